@@ -1,0 +1,45 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What can go wrong, as a tree.
+
+* OieError
+  x ConfigError     a wrong option, file or plugin: the program does not start
+  x SourceError     a source could not be read; its last values stay
+    + SourceTimeout the same, because it did not answer in time
+  x WebError        the endpoint cannot listen
+  x PollsterError   no trustworthy answer for Ceilometer
+"""
+
+
+class OieError(Exception):
+    """Base of all our errors; the text names the thing, the value, the next step."""
+
+
+class ConfigError(OieError):
+    """A wrong option, file or plugin: the program does not start."""
+
+
+class SourceError(OieError):
+    """A source could not be read."""
+
+
+class SourceTimeout(SourceError):
+    """A source did not answer in time."""
+
+
+class WebError(OieError):
+    """The endpoint cannot listen on an address."""
+
+
+class PollsterError(OieError):
+    """There is no trustworthy answer to print for Ceilometer."""

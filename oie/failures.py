@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Failures that last: logged when they start, when they change and when they end."""
+
+import logging
+
+
+class LastingFailures:
+    """Remembers what has been said about whom, so that logs stay short.
+
+    :param log: where the lines go
+    :param limit: how many subjects are remembered at most
+    """
+
+    def __init__(self, log: logging.Logger, limit: int = 10000) -> None:
+        self._log = log
+        self._limit = limit
+        self._said: dict[tuple[str, str], str] = {}
+
+    def report(self, subject: str, reason: str, text: object) -> None:
+        """Log a failure unless the same was said of this subject before."""
+        key, line = (subject, reason), str(text)
+        if self._said.get(key) == line:
+            return
+        if len(self._said) < self._limit or key in self._said:
+            self._said[key] = line
+        # Names and messages may come from tenants: repr keeps them on one line.
+        self._log.warning('%s: %s: %s', subject, reason, repr(line)[1:-1])
+
+    def settle(self, subject: str, *reasons: str) -> None:
+        """Log that a failure is over, if there was one."""
+        for reason in reasons:
+            if self._said.pop((subject, reason), None) is not None:
+                self._log.warning('%s: %s: over', subject, reason)
+
+    def forget(self, subject: str) -> None:
+        """Drop what was said of a subject that is gone."""
+        for key in [key for key in self._said if key[0] == subject]:
+            del self._said[key]

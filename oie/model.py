@@ -1,0 +1,526 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""All nouns: what is read from a host, frozen, with units in the names.
+
+``None`` always means *not reported*: a failed or refused read, a key that this
+hypervisor does not have. It never means zero.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import enum
+import functools
+from typing import Any
+from typing import Generic
+from typing import TypeVar
+
+T = TypeVar('T')
+
+
+# --- values and their labels ------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """Names and values that identify a series; compared by identity.
+
+    One object serves all series of its resource for as long as the definition
+    of that resource lives, so an output may keep what it made of it.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+
+    def extended(self, **more: str) -> 'Labels':
+        """Return these labels followed by more of them."""
+        return Labels((*self.pairs, *more.items()))
+
+    @classmethod
+    def of(cls, **labels: str) -> 'Labels':
+        """Return the labels given by name."""
+        return cls(tuple(labels.items()))
+
+
+NO_LABELS = Labels(())
+
+
+class Kind(enum.Enum):
+    """What a number may do; the words are Ceilometer's."""
+
+    GAUGE = 'gauge'
+    CUMULATIVE = 'cumulative'
+    INFO = 'info'
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Meter:
+    """One published number: its names, unit, meaning and source, written once.
+
+    ``prometheus`` is the literal series name; ``field`` is the key of the
+    pollster's JSON and ``ceilometer`` the meter made of it. A number that only
+    one of both worlds has leaves the other out.
+    """
+
+    prometheus: str = ''
+    ceilometer: str = ''
+    field: str = ''
+    unit: str
+    kind: Kind
+    help: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Family:
+    """A meter and its samples of one cycle."""
+
+    meter: Meter
+    samples: list[tuple[Labels, float | int]]
+
+
+Getter = Callable[[Any], float | int | None]
+
+
+# --- instances: what does not change while a guest runs ---------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Flavor:
+    """A flavor as the Nova metadata of the domain tells it."""
+
+    name: str = ''
+    id: str = ''
+    vcpus: int | None = None
+    memory_mib: int | None = None
+    disk_gib: int | None = None
+    ephemeral_gib: int | None = None
+    swap_mib: int | None = None
+    extra_specs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """One fixed IP of a port, in canonical text."""
+
+    ip: str
+    family: str
+    port_uuid: str = ''
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DiskLimit:
+    """A throttle of a disk: ``unit`` is bytes or requests per second."""
+
+    operation: str
+    unit: str
+    is_burst: bool
+    value: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class DiskDevice:
+    """A disk of the domain XML: ``target`` is its name in the guest (vda).
+
+    ``tier`` and ``uuid`` follow the contract: file disks are ``local`` with
+    their path, ``pool/image`` sources give both, else ``unknown``.
+    """
+
+    owner: Labels
+    target: str
+    type: str
+    device: str = 'disk'
+    tier: str = 'unknown'
+    uuid: str = 'unknown'
+    source: str = ''
+    driver_format: str = ''
+    serial: str = ''
+    bus: str = ''
+    limits: tuple['DiskLimit', ...] = ()
+
+    @functools.cached_property
+    def labels(self) -> Labels:
+        """The seven labels of every disk series."""
+        return self.owner.extended(disk_uuid=self.uuid, disk_type=self.tier, disk_path=self.target)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class InterfaceDevice:
+    """A network interface of the domain XML; ``target`` is the host's device.
+
+    Passed-through interfaces have no host device: ``target`` is empty and
+    libvirt has no statistics for them.
+    """
+
+    owner: Labels
+    target: str
+    type: str
+    mac: str = ''
+    port_uuid: str = ''
+    model: str = ''
+    mtu: int | None = None
+    source: str = ''
+    pci_address: str = ''
+
+    @functools.cached_property
+    def labels(self) -> Labels:
+        """The labels of every series of this interface.
+
+        One without a host device is named by its MAC address.
+        """
+        return self.owner.extended(interface=self.target or self.mac)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HostDevice:
+    """A device of the host that the guest owns (PCI address or mdev uuid)."""
+
+    type: str
+    address: str
+    model: str = ''
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Definition:
+    """What domain XML and Nova metadata say of one instance.
+
+    Read once and shared by every snapshot until the domain changes, hence
+    compared by identity.
+    """
+
+    uuid: str
+    domain: str
+    has_nova_metadata: bool = False
+    metadata_namespace: str = ''
+    nova_version: str = ''
+    name: str = ''
+    created_at: str = ''
+    created_timestamp: float | None = None
+    project_uuid: str = ''
+    project_name: str = ''
+    user_uuid: str = ''
+    user_name: str = ''
+    flavor: Flavor = Flavor()
+    root_type: str = ''
+    image_uuid: str = ''
+    image_properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    addresses: tuple[Address, ...] = ()
+    libosinfo_id: str = ''
+    os_type: str = ''
+    architecture: str = ''
+    cpu_quota_us: int | None = None
+    cpu_period_us: int | None = None
+    disks: tuple[DiskDevice, ...] = ()
+    interfaces: tuple[InterfaceDevice, ...] = ()
+    host_devices: tuple[HostDevice, ...] = ()
+
+    @functools.cached_property
+    def labels(self) -> Labels:
+        """The four labels that every series of this instance carries."""
+        return identity(self.domain, self.uuid, self.project_uuid, self.user_uuid)
+
+
+def identity(domain: str, uuid: str, project_uuid: str, user_uuid: str) -> Labels:
+    """Return the labels that join all series of one instance."""
+    return Labels.of(
+        domain=domain, instance_uuid=uuid, project_uuid=project_uuid, user_uuid=user_uuid
+    )
+
+
+# --- instances: what every cycle reads anew ---------------------------------
+
+
+class DomainState(enum.IntEnum):
+    """virDomainState, numbers of libvirt's stable API."""
+
+    NOSTATE = 0
+    RUNNING = 1
+    BLOCKED = 2
+    PAUSED = 3
+    SHUTDOWN = 4
+    SHUTOFF = 5
+    CRASHED = 6
+    PMSUSPENDED = 7
+
+
+class PausedReason(enum.IntEnum):
+    """virDomainPausedReason as far as we decide by it."""
+
+    MIGRATION = 2
+    IO_ERROR = 5
+    POST_COPY = 12
+    POST_COPY_FAILED = 13
+
+
+class ControlState(enum.IntEnum):
+    """virDomainControlState: what occupies the domain's monitor."""
+
+    OK = 0
+    JOB = 1
+    OCCUPIED = 2
+    ERROR = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """virDomainGetControlInfo: the monitor's state and since when."""
+
+    state: int
+    busy_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VcpuStatistics:
+    """One virtual CPU, ``vcpu.<n>.*`` of virConnectGetAllDomainStats."""
+
+    number: int
+    state: int | None = None
+    time_ns: int | None = None
+    wait_ns: int | None = None
+    delay_ns: int | None = None
+    is_halted: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """``balloon.*`` of virConnectGetAllDomainStats, KiB made bytes."""
+
+    current_bytes: int | None = None
+    maximum_bytes: int | None = None
+    rss_bytes: int | None = None
+    available_bytes: int | None = None
+    usable_bytes: int | None = None
+    unused_bytes: int | None = None
+    disk_caches_bytes: int | None = None
+    swap_in_bytes: int | None = None
+    swap_out_bytes: int | None = None
+    major_faults: int | None = None
+    minor_faults: int | None = None
+    hugetlb_pgalloc: int | None = None
+    hugetlb_pgfail: int | None = None
+    updated_at: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DiskStatistics:
+    """One disk, ``block.<n>.*`` of virConnectGetAllDomainStats."""
+
+    device: DiskDevice
+    read_bytes: int | None = None
+    read_requests: int | None = None
+    read_time_ns: int | None = None
+    write_bytes: int | None = None
+    write_requests: int | None = None
+    write_time_ns: int | None = None
+    flush_requests: int | None = None
+    flush_time_ns: int | None = None
+    capacity_bytes: int | None = None
+    allocation_bytes: int | None = None
+    physical_bytes: int | None = None
+    threshold_bytes: int | None = None
+    backing_depth: int | None = None
+    latency: Mapping[str, tuple[tuple[int, int], ...]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceStatistics:
+    """One interface, ``net.<n>.*``, seen from the guest: rx is what it received."""
+
+    device: InterfaceDevice
+    rx_bytes: int | None = None
+    rx_packets: int | None = None
+    rx_errors: int | None = None
+    rx_drops: int | None = None
+    tx_bytes: int | None = None
+    tx_packets: int | None = None
+    tx_errors: int | None = None
+    tx_drops: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A running or the last completed job, virDomainGetJobStats."""
+
+    type: int
+    operation: int | None = None
+    elapsed_ms: int | None = None
+    remaining_ms: int | None = None
+    downtime_ms: int | None = None
+    memory_total_bytes: int | None = None
+    memory_processed_bytes: int | None = None
+    memory_remaining_bytes: int | None = None
+    memory_bytes_per_second: int | None = None
+    dirty_bytes_per_second: int | None = None
+    iterations: int | None = None
+    disk_total_bytes: int | None = None
+    disk_processed_bytes: int | None = None
+    disk_remaining_bytes: int | None = None
+    auto_converge_percent: int | None = None
+    succeeded: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BlockJob:
+    """A running job of one disk, virDomainGetBlockJobInfo."""
+
+    type: int
+    done_bytes: int
+    end_bytes: int
+    limit_bytes_per_second: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorStatistics:
+    """What only the QEMU monitor knows (tier two), read at one moment."""
+
+    read_at: float
+    is_complete: bool
+    vcpus_current: int | None = None
+    vcpus_maximum: int | None = None
+    vcpus: tuple[VcpuStatistics, ...] = ()
+    memory: Memory = Memory()
+    disks: tuple[DiskStatistics, ...] = ()
+    cpu_user_ns: int | None = None
+    cpu_system_ns: int | None = None
+    halt_poll_success_ns: int | None = None
+    halt_poll_fail_ns: int | None = None
+    perf: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    bandwidth: tuple[tuple[str, str, str, int], ...] = ()
+    cache_occupancy: tuple[tuple[str, str, int], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One instance in one cycle: tier one always, tier two as last read.
+
+    ``read_at`` and ``monitor.read_at`` are Unix times of the two reads;
+    ``read_clock_ns`` is the monotonic clock at the reading of ``cpu_time_ns``.
+    ``is_fresh`` says that this cycle gave tier one, ``is_complete`` that it
+    gave both tiers; ``completed_at`` is the Unix time when both last came.
+    """
+
+    definition: Definition
+    domain_id: int
+    state: int
+    state_reason: int | None
+    read_at: float
+    read_clock_ns: int
+    cpu_time_ns: int | None
+    vcpus: int | None
+    memory_maximum_bytes: int | None
+    control: Control | None = None
+    interfaces: tuple[InterfaceStatistics, ...] = ()
+    monitor: MonitorStatistics | None = None
+    is_fresh: bool = True
+    is_complete: bool = True
+    completed_at: float | None = None
+    job: Job | None = None
+    last_job: Job | None = None
+    disk_errors: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    block_jobs: Mapping[str, BlockJob] = dataclasses.field(default_factory=dict)
+    lifecycle_events: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+
+
+# --- the host and the hypervisor --------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CallStatistics:
+    """What calls of one name have cost since the start."""
+
+    count: int = 0
+    seconds: float = 0.0
+    timeouts: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Hypervisor:
+    """The daemon that manages the guests and how well it answers us."""
+
+    is_connected: bool = False
+    uri: str = ''
+    libvirt_version: str = ''
+    type: str = ''
+    version: str = ''
+    hostname: str = ''
+    reconnects: int = 0
+    stuck_calls: int = 0
+    suspects: int = 0
+    list_seconds: float | None = None
+    calls: Mapping[str, CallStatistics] = dataclasses.field(default_factory=dict)
+    domains_by_state: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    domain_errors: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    definitions_cached: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reading(Generic[T]):
+    """What one source gave in one cycle, with its own health.
+
+    On failure ``value`` is the last good one and ``error`` says why.
+    ``read_at`` is the Unix time of the last success, ``seconds`` the length of
+    the latest attempt.
+    """
+
+    value: T
+    read_at: float | None
+    seconds: float
+    error: str = ''
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GroupHealth:
+    """How one source or collector did in a cycle."""
+
+    is_success: bool
+    seconds: float
+    succeeded_at: float | None = None
+    series: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CycleStatistics:
+    """How our own work goes; times in seconds, totals since the start.
+
+    ``groups`` names sources and collectors; what is not known before the cycle
+    ends (render time, number of series) is that of the cycle before.
+    """
+
+    lag_seconds: float = 0.0
+    duration_seconds: float = 0.0
+    errors: int = 0
+    missed: int = 0
+    evictions: int = 0
+    cleanup_seconds: float = 0.0
+    render_seconds: float | None = None
+    groups: Mapping[str, GroupHealth] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WebStatistics:
+    """What the endpoint has answered and refused since the start."""
+
+    requests: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    connections: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything one cycle knows; outputs only ever see these."""
+
+    taken_at: float
+    hostname: str
+    instances: Reading[tuple[Instance, ...]]
+    hypervisor: Hypervisor = Hypervisor()
+    cycle: CycleStatistics = CycleStatistics()
+    web: WebStatistics = WebStatistics()
