@@ -1,0 +1,40 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The options: what may be set, and the command line and files that set it.
+
+Programs call load(); plugins take from here the types of their options.
+"""
+
+from oie.config import core_options
+from oie.config import endpoints
+from oie.config import loading
+from oie.config import logs
+from oie.config import option_types
+
+OPTS = core_options.OPTS
+
+Duration = option_types.Duration
+Endpoint = endpoints.Endpoint
+FilePath = option_types.FilePath
+HttpPath = option_types.HttpPath
+ListenAddress = option_types.ListenAddress
+Names = option_types.Names
+PluginNames = option_types.PluginNames
+SocketPath = option_types.SocketPath
+Thresholds = option_types.Thresholds
+
+fail = loading.fail
+load = loading.load
+register = loading.register
+set_log_level = logs.set_level
+setup_logging = logs.setup

@@ -1,0 +1,27 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Entry points that stand for installed packages."""
+
+from collections.abc import Iterable
+import importlib.metadata
+
+import pytest
+from stevedore import extension
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch, namespace: str, plugins: Iterable[tuple[str, str]]
+) -> None:
+    """Let stevedore find these plugins, name and ``module:class``, and no others."""
+    found = [importlib.metadata.EntryPoint(name, value, namespace) for name, value in plugins]
+    monkeypatch.setitem(extension.ExtensionManager.ENTRY_POINT_CACHE, namespace, found)
