@@ -14,28 +14,36 @@
 
 import logging
 
+_LONGEST_LINE = 1000
+_MOST_TEXTS = 8
+
 
 class LastingFailures:
     """Remembers what has been said about whom, so that logs stay short.
 
+    A failure that alternates between a few texts says each of them once; more
+    than a few are not said at all.
+
     :param log: where the lines go
-    :param limit: how many subjects are remembered at most
+    :param limit: how many subjects are remembered at most; the oldest goes
     """
 
     def __init__(self, log: logging.Logger, limit: int = 10000) -> None:
         self._log = log
         self._limit = limit
-        self._said: dict[tuple[str, str], str] = {}
+        self._said: dict[tuple[str, str], set[str]] = {}
 
     def report(self, subject: str, reason: str, text: object) -> None:
-        """Log a failure unless the same was said of this subject before."""
-        key, line = (subject, reason), str(text)
-        if self._said.get(key) == line:
+        """Log a failure unless the same was said of this subject since it began."""
+        line = (str(text) or repr(text))[:_LONGEST_LINE]
+        said = self._said.setdefault((subject, reason), set())
+        if line in said or len(said) >= _MOST_TEXTS:
             return
-        if len(self._said) < self._limit or key in self._said:
-            self._said[key] = line
+        said.add(line)
         # Names and messages may come from tenants: repr keeps them on one line.
         self._log.warning('%s: %s: %s', subject, reason, repr(line)[1:-1])
+        if len(self._said) > self._limit:
+            self._said.pop(next(iter(self._said)), None)
 
     def settle(self, subject: str, *reasons: str) -> None:
         """Log that a failure is over, if there was one."""
@@ -43,7 +51,8 @@ class LastingFailures:
             if self._said.pop((subject, reason), None) is not None:
                 self._log.warning('%s: %s: over', subject, reason)
 
-    def forget(self, subject: str) -> None:
-        """Drop what was said of a subject that is gone."""
-        for key in [key for key in self._said if key[0] == subject]:
-            del self._said[key]
+    def keep_only(self, subjects: set[str]) -> None:
+        """Drop what was said of all others: they are gone."""
+        for key in tuple(self._said):
+            if key[0] not in subjects:
+                self._said.pop(key, None)

@@ -55,11 +55,13 @@ NO_LABELS = Labels(())
 
 
 class Kind(enum.Enum):
-    """What a number may do; the words are Ceilometer's."""
+    """What a number may do; the words are Ceilometer's, the last three Prometheus's."""
 
     GAUGE = 'gauge'
     CUMULATIVE = 'cumulative'
     INFO = 'info'
+    SUMMARY = 'summary'
+    HISTOGRAM = 'histogram'
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,10 +84,15 @@ class Meter:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Family:
-    """A meter and its samples of one cycle."""
+    """A meter and its samples of one cycle.
+
+    ``suffix`` says which part of a summary or histogram they are: ``_sum``,
+    ``_count`` or ``_bucket``.
+    """
 
     meter: Meter
     samples: list[tuple[Labels, float | int]]
+    suffix: str = ''
 
 
 Getter = Callable[[Any], float | int | None]
@@ -171,13 +178,19 @@ class InterfaceDevice:
     source: str = ''
     pci_address: str = ''
 
+    @property
+    def name(self) -> str:
+        """The device of the host; passed-through interfaces go by their PCI address.
+
+        Their MAC address would not do: the members of a bond in the guest
+        share one.
+        """
+        return self.target or self.pci_address or self.mac
+
     @functools.cached_property
     def labels(self) -> Labels:
-        """The labels of every series of this interface.
-
-        One without a host device is named by its MAC address.
-        """
-        return self.owner.extended(interface=self.target or self.mac)
+        """The labels of every series of this interface."""
+        return self.owner.extended(interface=self.name)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -430,6 +443,78 @@ class Instance:
     lifecycle_events: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
 
 
+# --- flows ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FlowDirection:
+    """What one fixed IP does in one direction; connections, not table entries.
+
+    ``largest_remote`` and ``largest_port`` are the connections of the remote
+    and of the port that have most. What is new is None without a baseline.
+    """
+
+    flows: int = 0
+    unreplied: int = 0
+    remotes: int = 0
+    largest_remote: int = 0
+    ports: int = 0
+    largest_port: int = 0
+    new_remotes: int | None = None
+    new_ports: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AddressFlows:
+    """All flows of one fixed IP of one instance.
+
+    ``entries`` counts entries of the table: one connection that is tracked in
+    two zones has two. ``is_active`` says that it reaches ``[conntrack] min``;
+    ``is_saturated`` that more remotes or ports were seen than are remembered,
+    so that what is new is known of a part only.
+    """
+
+    definition: Definition
+    address: Address
+    entries: int
+    outbound: FlowDirection
+    inbound: FlowDirection
+    is_active: bool
+    is_saturated: bool = False
+    patterns: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FlowTable:
+    """The connection tracking table of one complete dump, summed up.
+
+    ``unattributed`` entries belong to no fixed IP here; ``ambiguous`` ones of
+    these have an address that several instances share, in no known zone.
+    """
+
+    entries: int
+    odd: int
+    unattributed: int
+    ambiguous: int
+    addresses: tuple[AddressFlows, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FlowHealth:
+    """How full the table is and how well it could be read; totals since the start."""
+
+    counted: int | None = None
+    maximum: int | None = None
+    is_skipped: bool = False
+    errors: int = 0
+    inconsistent: int = 0
+    zone_map: str = ''
+    zones: int | None = None
+    zone_map_read_at: float | None = None
+    zone_conflicts: int = 0
+    accounts_bytes: bool | None = None
+
+
 # --- the host and the hypervisor --------------------------------------------
 
 
@@ -522,5 +607,7 @@ class Snapshot:
     hostname: str
     instances: Reading[tuple[Instance, ...]]
     hypervisor: Hypervisor = Hypervisor()
+    flows: Reading[FlowTable | None] = Reading(value=None, read_at=None, seconds=0.0)
+    flow_health: FlowHealth = FlowHealth()
     cycle: CycleStatistics = CycleStatistics()
     web: WebStatistics = WebStatistics()
