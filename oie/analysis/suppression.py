@@ -34,3 +34,8 @@ def shows_cpu(usage: float, last: float | None, minimum: float) -> bool:
 def shows_counters(counters: Iterable[int | None]) -> bool:
     """Whether any of these counters has ever moved."""
     return any(counters)
+
+
+def shows_flows(entries: int, remotes: int, minimum: int) -> bool:
+    """Whether a fixed IP is active enough: by its table entries or by its remotes."""
+    return entries >= minimum or remotes >= minimum

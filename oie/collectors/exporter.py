@@ -1,0 +1,271 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The exporter itself: its cycles, its caches, its process."""
+
+from collections.abc import Iterator
+import functools
+import importlib.metadata
+import itertools
+
+import prometheus_client
+
+from oie import model
+from oie.collectors import base
+
+GAUGE, CUMULATIVE, INFO = model.Kind.GAUGE, model.Kind.CUMULATIVE, model.Kind.INFO
+OWN = 'own bookkeeping'
+STATUS = '/proc/self/status'
+
+
+def _meter(
+    prometheus: str, unit: str, help: str, source: str = OWN, kind: model.Kind = GAUGE
+) -> model.Meter:
+    return model.Meter(prometheus=prometheus, unit=unit, kind=kind, help=help, source=source)
+
+
+COLLECTION_ERRORS = _meter(
+    'oie_host_collection_errors_total',
+    'cycle',
+    'Cycles in which a source could not be read.',
+    kind=CUMULATIVE,
+)
+COLLECTION_SECONDS = _meter(
+    'oie_host_collection_duration_seconds',
+    's',
+    'Length of this cycle from its start until its figures were ready.',
+    'own clock',
+)
+COLLECTION_LAG = _meter(
+    'oie_host_collection_lag_seconds',
+    's',
+    'Start of this cycle minus end of the last good one; about the interval when all is well.',
+    'own clock',
+)
+LAST_COLLECTION = _meter(
+    'oie_host_collection_timestamp_seconds',
+    's',
+    'Unix time at which this cycle was taken; nothing shown is younger.',
+    'own clock',
+)
+MISSED_CYCLES = _meter(
+    'oie_host_collection_missed_total',
+    'cycle',
+    'Cycles that were not started in time, because the one before took too long.',
+    kind=CUMULATIVE,
+)
+SERIES_ENTRIES = _meter(
+    'oie_host_dynamic_cache_series_total', 'instance', 'Instances that are shown at present.'
+)
+DYNAMIC_ENTRIES = _meter(
+    'oie_dynamic_cache_entries', 'instance', 'Instances that are shown at present.'
+)
+STATIC_ENTRIES = _meter(
+    'oie_static_cache_entries', 'domain', 'Domains whose parsed definition is kept.'
+)
+CLEANUP_SECONDS = _meter(
+    'oie_cache_cleanup_duration_seconds',
+    's',
+    'How long it took in this cycle to drop what has expired or left.',
+    'own clock',
+)
+EVICTIONS = _meter(
+    'oie_cache_evictions_total',
+    'instance',
+    'Instances dropped because they left this host or could not be read for too long.',
+    kind=CUMULATIVE,
+)
+GO_HEAP = _meter(
+    'oie_host_go_heap_alloc_bytes',
+    'B',
+    'Anonymous memory of this process; the name is that of the reference, written in Go.',
+    f'{STATUS} RssAnon, KiB',
+)
+HEAP = _meter(
+    'oie_host_heap_alloc_bytes',
+    'B',
+    'Anonymous memory of this process: heap and stacks.',
+    f'{STATUS} RssAnon, KiB',
+)
+BUILD_INFO = _meter(
+    'oie_build_info', '1', 'Version of this exporter, always 1.', 'package metadata', INFO
+)
+PROMETHEUS_BUILD_INFO = _meter(
+    'prometheus_build_info',
+    '1',
+    'Version of this exporter under the name of the reference, always 1.',
+    'package metadata',
+    INFO,
+)
+SUCCESS = _meter(
+    'oie_collector_success',
+    '1',
+    'Whether this group of series could be made in this cycle.',
+)
+GROUP_SECONDS = _meter(
+    'oie_collector_duration_seconds',
+    's',
+    'Time this cycle took to read or to make this group of series.',
+    'own clock',
+)
+GROUP_LAST_SUCCESS = _meter(
+    'oie_collector_last_success_timestamp_seconds',
+    's',
+    'Unix time at which this group of series was last made.',
+    'own clock',
+)
+SERIES = _meter('oie_exporter_series', 'series', 'Series of this group in the cycle before.')
+RENDER_SECONDS = _meter(
+    'oie_exporter_render_duration_seconds',
+    's',
+    'Time it took to write down and compress the series of the cycle before.',
+    'own clock',
+)
+HTTP_REQUESTS = _meter(
+    'oie_exporter_http_requests_total',
+    'request',
+    'Requests answered, by class of status.',
+    kind=CUMULATIVE,
+)
+HTTP_DROPPED = _meter(
+    'oie_exporter_http_dropped_total',
+    'connection',
+    'Connections closed by us, by reason.',
+    kind=CUMULATIVE,
+)
+HTTP_CONNECTIONS = _meter(
+    'oie_exporter_http_connections', 'connection', 'Connections open at present.'
+)
+
+
+class ExporterCollector(base.Collector):
+    """Figures about ourselves, present in every scrape."""
+
+    GROUP = 'collector_exporter'
+    METERS = (
+        COLLECTION_ERRORS,
+        COLLECTION_SECONDS,
+        COLLECTION_LAG,
+        LAST_COLLECTION,
+        MISSED_CYCLES,
+        SERIES_ENTRIES,
+        DYNAMIC_ENTRIES,
+        STATIC_ENTRIES,
+        CLEANUP_SECONDS,
+        EVICTIONS,
+        GO_HEAP,
+        HEAP,
+        BUILD_INFO,
+        PROMETHEUS_BUILD_INFO,
+        SUCCESS,
+        GROUP_SECONDS,
+        GROUP_LAST_SUCCESS,
+        SERIES,
+        RENDER_SECONDS,
+        HTTP_REQUESTS,
+        HTTP_DROPPED,
+        HTTP_CONNECTIONS,
+    )
+
+    def collect(
+        self, previous: model.Snapshot | None, current: model.Snapshot, notes: base.Notes
+    ) -> Iterator[model.Family]:
+        """Give our own figures."""
+        yield from _cycle(current)
+        yield from _caches(current)
+        yield from _groups(current.cycle)
+        yield from _http(current.web)
+        heap = _anonymous_bytes()
+        yield from base.single(GO_HEAP, heap)
+        yield from base.single(HEAP, heap)
+        yield from build_info()
+        yield from process()
+
+
+def _cycle(current: model.Snapshot) -> Iterator[model.Family]:
+    cycle = current.cycle
+    yield from base.single(COLLECTION_ERRORS, cycle.errors)
+    yield from base.single(COLLECTION_SECONDS, base.round5(cycle.duration_seconds))
+    yield from base.single(COLLECTION_LAG, base.round5(cycle.lag_seconds))
+    yield from base.single(LAST_COLLECTION, current.taken_at)
+    yield from base.single(MISSED_CYCLES, cycle.missed)
+
+
+def _caches(current: model.Snapshot) -> Iterator[model.Family]:
+    shown = len(current.instances.value)
+    yield from base.single(SERIES_ENTRIES, shown)
+    yield from base.single(DYNAMIC_ENTRIES, shown)
+    yield from base.single(STATIC_ENTRIES, current.hypervisor.definitions_cached)
+    yield from base.single(CLEANUP_SECONDS, base.round5(current.cycle.cleanup_seconds))
+    yield from base.single(EVICTIONS, current.cycle.evictions)
+
+
+def _groups(cycle: model.CycleStatistics) -> Iterator[model.Family]:
+    groups = [(model.Labels.of(group=name), health) for name, health in cycle.groups.items()]
+    yield from base.family(SUCCESS, ((labels, int(g.is_success)) for labels, g in groups))
+    yield from base.family(GROUP_SECONDS, ((labels, g.seconds) for labels, g in groups))
+    yield from base.family(GROUP_LAST_SUCCESS, ((labels, g.succeeded_at) for labels, g in groups))
+    yield from base.family(SERIES, ((labels, g.series) for labels, g in groups))
+    yield from base.single(RENDER_SECONDS, cycle.render_seconds)
+
+
+def _http(web: model.WebStatistics) -> Iterator[model.Family]:
+    requests = web.requests.items()
+    dropped = web.dropped.items()
+    yield from base.family(HTTP_REQUESTS, ((model.Labels.of(status=s), n) for s, n in requests))
+    yield from base.family(HTTP_DROPPED, ((model.Labels.of(reason=r), n) for r, n in dropped))
+    yield from base.single(HTTP_CONNECTIONS, web.connections)
+
+
+def build_info() -> Iterator[model.Family]:
+    """Give the version under our name and under that of the reference."""
+    version = model.Labels.of(version=_version())
+    yield model.Family(BUILD_INFO, [(version, 1)])
+    yield model.Family(PROMETHEUS_BUILD_INFO, [(version, 1)])
+
+
+@functools.cache
+def _version() -> str:
+    return importlib.metadata.version('oie')
+
+
+def process() -> Iterator[model.Family]:
+    """Give ``process_*`` and ``python_*`` as the client library measures them."""
+    for metric in _process_registry().collect():
+        kind = CUMULATIVE if metric.type == 'counter' else GAUGE
+        for name, samples in itertools.groupby(metric.samples, key=lambda sample: sample.name):
+            meter = _meter(name, '', metric.documentation, 'prometheus_client', kind)
+            yield model.Family(
+                meter, [(model.Labels.of(**sample.labels), sample.value) for sample in samples]
+            )
+
+
+@functools.cache
+def _process_registry() -> prometheus_client.CollectorRegistry:
+    """Return the collectors of the client library in a registry of our own."""
+    registry = prometheus_client.CollectorRegistry()
+    prometheus_client.ProcessCollector(registry=registry)
+    prometheus_client.PlatformCollector(registry=registry)
+    prometheus_client.GCCollector(registry=registry)
+    return registry
+
+
+def _anonymous_bytes() -> int | None:
+    """Return RssAnon of this process, None on kernels before 4.5."""
+    try:
+        with open(STATUS, encoding='ascii', errors='replace') as file:
+            for line in file:
+                if line.startswith('RssAnon:'):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        return None
+    return None

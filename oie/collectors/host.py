@@ -1,0 +1,195 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The host: how much runs on it, and how well its libvirt answers."""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+
+from oie import model
+from oie.collectors import base
+
+GAUGE, CUMULATIVE, INFO = model.Kind.GAUGE, model.Kind.CUMULATIVE, model.Kind.INFO
+
+
+def _meter(
+    prometheus: str, unit: str, help: str, source: str, kind: model.Kind = GAUGE
+) -> model.Meter:
+    return model.Meter(prometheus=prometheus, unit=unit, kind=kind, help=help, source=source)
+
+
+ACTIVE_VMS = _meter(
+    'oie_host_active_vms',
+    'instance',
+    'Number of active instances; one that is migrating in is not yet counted.',
+    'virConnectListAllDomains ACTIVE',
+)
+ACTIVE_VCPUS = _meter(
+    'oie_host_active_vcpus',
+    'vcpu',
+    'Number of vCPUs of the active instances.',
+    'virDomainGetInfo nrVirtCpu',
+)
+ACTIVE_MEMORY = _meter(
+    'oie_host_active_mem_gbytes',
+    'GiB',
+    'Memory of the active instances in gigabytes (2^30), five decimals.',
+    'virDomainGetInfo maxMem, KiB',
+)
+LIST_SECONDS = _meter(
+    'oie_host_libvirt_list_duration_seconds',
+    's',
+    'How long the last listing of the domains took.',
+    'own clock around virConnectListAllDomains',
+)
+UP = _meter(
+    'oie_libvirt_up',
+    '1',
+    'Whether the latest cycle got a complete listing from libvirt.',
+    'own bookkeeping',
+)
+LIBVIRT_INFO = _meter(
+    'oie_libvirt_info',
+    '1',
+    'Versions of libvirt and of the hypervisor, always 1.',
+    'virConnectGetLibVersion, virConnectGetType, virConnectGetVersion',
+    INFO,
+)
+RECONNECTS = _meter(
+    'oie_libvirt_reconnects_total',
+    'connection',
+    'Connections to libvirt that were opened after the first one.',
+    'own bookkeeping',
+    CUMULATIVE,
+)
+STUCK_CALLS = _meter(
+    'oie_libvirt_stuck_calls',
+    'call',
+    'Calls into libvirt that were left behind and have not returned.',
+    'own bookkeeping',
+)
+SUSPECTS = _meter(
+    'oie_libvirt_suspect_domains',
+    'domain',
+    'Domains that are asked nothing that needs their QEMU monitor, because it did not answer.',
+    'own bookkeeping',
+)
+CALL_SECONDS = _meter(
+    'oie_libvirt_call_duration_seconds',
+    's',
+    'Number of calls into libvirt that have returned, and their time, by call.',
+    'own clock',
+    model.Kind.SUMMARY,
+)
+CALL_TIMEOUTS = _meter(
+    'oie_libvirt_call_timeouts_total',
+    'call',
+    'Calls into libvirt that did not return in time, by call.',
+    'own bookkeeping',
+    CUMULATIVE,
+)
+DOMAINS = _meter(
+    'oie_libvirt_domains',
+    'domain',
+    'Active domains by state; incoming and outgoing ones are being migrated.',
+    'virConnectGetAllDomainStats state.state',
+)
+DOMAIN_ERRORS = _meter(
+    'oie_domain_errors_total',
+    'domain',
+    'Domains that could not be read (completely), by reason, each cycle counted.',
+    'own bookkeeping',
+    CUMULATIVE,
+)
+
+# Present from the start, so that increase() sees the first one.
+REASONS = ('error', 'gone', 'parse', 'partial', 'suspended', 'timeout', 'unreachable')
+
+
+class HostCollector(base.Collector):
+    """Sums over the instances, and the health of the connection to libvirt."""
+
+    GROUP = 'collector_host'
+    METERS = (
+        ACTIVE_VMS,
+        ACTIVE_VCPUS,
+        ACTIVE_MEMORY,
+        LIST_SECONDS,
+        UP,
+        LIBVIRT_INFO,
+        RECONNECTS,
+        STUCK_CALLS,
+        SUSPECTS,
+        CALL_SECONDS,
+        CALL_TIMEOUTS,
+        DOMAINS,
+        DOMAIN_ERRORS,
+    )
+
+    def collect(
+        self, previous: model.Snapshot | None, current: model.Snapshot, notes: base.Notes
+    ) -> Iterator[model.Family]:
+        """Give the sums while they are known, the health always."""
+        hypervisor = current.hypervisor
+        reading = current.instances
+        # Without a listing an empty host is an unknown one: its values have expired.
+        if reading.read_at is not None and (reading.value or not reading.error):
+            yield from _sums(reading.value)
+        yield from base.single(
+            LIST_SECONDS,
+            None if hypervisor.list_seconds is None else base.round5(hypervisor.list_seconds),
+        )
+        yield from base.single(UP, int(not reading.error))
+        yield from _health(hypervisor)
+        yield from _calls(hypervisor)
+
+
+def _sums(instances: tuple[model.Instance, ...]) -> Iterator[model.Family]:
+    memory = _sum(i.memory_maximum_bytes for i in instances)
+    yield from base.single(ACTIVE_VMS, len(instances))
+    yield from base.single(ACTIVE_VCPUS, _sum(i.vcpus for i in instances))
+    yield from base.single(ACTIVE_MEMORY, None if memory is None else base.gbytes(memory))
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    """Return the sum of what is known; None when there are values and none is known."""
+    listed = list(values)
+    known = [value for value in listed if value is not None]
+    return sum(known) if known or not listed else None
+
+
+def _health(hypervisor: model.Hypervisor) -> Iterator[model.Family]:
+    if hypervisor.libvirt_version:
+        info = model.Labels.of(
+            libvirt_version=hypervisor.libvirt_version,
+            hypervisor=hypervisor.type,
+            hypervisor_version=hypervisor.version,
+        )
+        yield from base.family(LIBVIRT_INFO, ((info, 1),))
+    yield from base.single(RECONNECTS, hypervisor.reconnects)
+    yield from base.single(STUCK_CALLS, hypervisor.stuck_calls)
+    yield from base.single(SUSPECTS, hypervisor.suspects)
+    states = hypervisor.domains_by_state.items()
+    yield from base.family(DOMAINS, ((model.Labels.of(state=s), n) for s, n in states))
+    errors = {**dict.fromkeys(REASONS, 0), **hypervisor.domain_errors}
+    yield from base.family(
+        DOMAIN_ERRORS, ((model.Labels.of(reason=r), n) for r, n in errors.items())
+    )
+
+
+def _calls(hypervisor: model.Hypervisor) -> Iterator[model.Family]:
+    calls = [(model.Labels.of(call=name), call) for name, call in hypervisor.calls.items()]
+    seconds = ((labels, call.seconds) for labels, call in calls)
+    yield from base.family(CALL_SECONDS, seconds, '_sum')
+    counts = ((labels, call.count) for labels, call in calls)
+    yield from base.family(CALL_SECONDS, counts, '_count')
+    yield from base.family(CALL_TIMEOUTS, ((labels, call.timeouts) for labels, call in calls))

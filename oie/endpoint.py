@@ -1,0 +1,188 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the HTTP endpoint and the pollsters' socket answer: ready bytes of the service."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import functools
+import html
+import os
+import time
+from typing import Protocol
+
+from oie import model
+from oie import service
+from oie import web
+
+
+class Exposition(Protocol):
+    """Ready bytes of one cycle."""
+
+    @property
+    def text(self) -> bytes:
+        """The plain text."""
+
+    @property
+    def gzipped(self) -> bytes:
+        """The same, compressed."""
+
+
+class Pollster(Protocol):
+    """Makes the JSON of one list."""
+
+    def render(self, snapshot: model.Snapshot) -> bytes:
+        """Return the whole document."""
+
+
+class Endpoint:
+    """Handlers over the latest publication; none of them ever waits.
+
+    :param first: what is served until the first cycle is done, and when no
+        cycle is done any more
+    :param max_age: seconds after which the latest complete cycle is too old
+    """
+
+    def __init__(
+        self,
+        published: Callable[[], service.Publication | None],
+        *,
+        first: Callable[[], Exposition],
+        content_type: str,
+        telemetry_path: str,
+        pollsters: Mapping[str, Pollster],
+        max_age: Callable[[], float],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._published = published
+        self._first = first
+        self._content_type = content_type
+        self._telemetry_path = telemetry_path
+        self._pollsters = pollsters
+        self._max_age = max_age
+        self._clock = clock
+
+    def tcp_routes(self) -> web.Routes:
+        """Return what Prometheus and probes may ask."""
+        return {
+            '/': {'GET': web.Route(self.landing)},
+            self._telemetry_path: {'GET': web.Route(self.metrics)},
+            '/healthz': {'GET': web.Route(lambda _request: _line(200, 'ok'))},
+            '/readyz': {'GET': web.Route(self.ready)},
+        }
+
+    def socket_routes(self) -> web.Routes:
+        """Return what ``oie-pollster`` may ask over the unix socket."""
+        return {
+            f'/pollsters/{name}': {
+                'GET': web.Route(functools.partial(self.poll, pollster), is_slow=True)
+            }
+            for name, pollster in self._pollsters.items()
+        }
+
+    def metrics(self, request: web.Request) -> web.Response:
+        """Return the exposition of the latest cycle, never one that is too old."""
+        published = self._published()
+        if published is None or self._is_old(published.snapshot.taken_at):
+            exposition = self._first()
+        else:
+            exposition = published.exposition
+        headers: tuple[tuple[str, str], ...] = (('Vary', 'Accept-Encoding'),)
+        body = exposition.text
+        if request.accepts_gzip():
+            headers, body = (('Content-Encoding', 'gzip'), *headers), exposition.gzipped
+        return web.Response(body=body, content_type=self._content_type, headers=headers)
+
+    def ready(self, _request: web.Request) -> web.Response:
+        """Return 200 while the latest complete cycle is young enough."""
+        problem = self.problem()
+        return _line(503, problem) if problem else _line(200, 'ok')
+
+    def poll(self, pollster: Pollster, _request: web.Request) -> web.Response:
+        """Return one pollster's JSON, or 503 with the reason why it would be wrong."""
+        problem, published = self.problem(), self._published()
+        if problem or published is None:
+            return _line(503, problem)
+        return web.Response(
+            body=pollster.render(published.snapshot), content_type='application/json'
+        )
+
+    def problem(self) -> str:
+        """Return why the latest figures must not be trusted, empty when they may."""
+        published = self._published()
+        if published is None:
+            return 'no collection is complete yet'
+        instances = published.snapshot.instances
+        if instances.read_at is None:
+            return f'libvirt could not be read yet: {instances.error}'
+        if self._is_old(instances.read_at):
+            age = self._clock() - instances.read_at
+            return f'libvirt was last read {age:.0f} s ago: {instances.error or "no cycle since"}'
+        return ''
+
+    def _is_old(self, moment: float) -> bool:
+        return self._clock() - moment > self._max_age()
+
+    def landing(self, _request: web.Request) -> web.Response:
+        """Return a small page for people."""
+        published = self._published()
+        shown = 0 if published is None else len(published.snapshot.instances.value)
+        problem = self.problem()
+        state = f'Not ready: {problem}.' if problem else f'{shown} instances are shown.'
+        page = _PAGE.format(path=html.escape(self._telemetry_path), state=html.escape(state))
+        body = page.encode(errors='replace')
+        return web.Response(body=body, content_type='text/html; charset=utf-8')
+
+
+def may_poll(gid: int, proc: str = '/proc') -> Callable[[web.Peer], bool]:
+    """Return who may use the pollsters' socket: root, ourselves, its group.
+
+    The mode of the socket says the same; this holds where somebody changed it.
+    """
+    own = os.geteuid()
+
+    def authorize(peer: web.Peer) -> bool:
+        if peer.uid is None:
+            return False
+        return peer.uid in (0, own) or peer.gid == gid or gid in _groups(proc, peer.pid)
+
+    return authorize
+
+
+def _groups(proc: str, pid: int | None) -> list[int]:
+    """Return the supplementary groups of a process, none when it is gone."""
+    try:
+        with open(f'{proc}/{pid}/status', encoding='ascii', errors='replace') as file:
+            lines = [line for line in file if line.startswith('Groups:')]
+    except OSError:
+        return []
+    return [int(group) for line in lines for group in line.split()[1:]]
+
+
+def _line(status: int, text: str) -> web.Response:
+    return web.Response(status=status, body=f'{text}\n'.encode(errors='replace'))
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>OpenStack Instance Exporter</title></head>
+<body>
+<h1>OpenStack Instance Exporter</h1>
+<p>{state}</p>
+<ul>
+<li><a href="{path}">Metrics</a></li>
+<li><a href="/readyz">Ready?</a></li>
+<li><a href="/healthz">Alive?</a></li>
+</ul>
+</body>
+</html>
+"""

@@ -1,0 +1,96 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Flows from the kernel's table to the snapshot, from one interval to the next."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import time
+from typing import Protocol
+
+from oie import model
+from oie.analysis import attribution
+from oie.analysis import flows
+
+
+class Source(Protocol):
+    """What reads the table into an attribution."""
+
+    odd: int
+
+    def read(
+        self, make: Callable[[Mapping[int, str] | None], attribution.Attribution]
+    ) -> model.Reading[attribution.Attribution | None]:
+        """Return an attribution that took a complete dump, or None with the error."""
+
+    def health(self) -> model.FlowHealth:
+        """Return how full the table is and how well it could be read."""
+
+    def close(self) -> None:
+        """Let go of everything, at once."""
+
+
+class FlowReader:
+    """Keeps the last summaries, and what is needed to tell what is new.
+
+    A failed interval changes neither. After an outage, when the summaries are
+    too old to be shown, the next interval is a silent baseline again.
+    """
+
+    def __init__(
+        self, source: Source, limits: flows.Limits, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._source = source
+        self._limits = limits
+        self._clock = clock
+        self._memory: flows.Memory | None = None
+        self._table: model.FlowTable | None = None
+
+    def read(
+        self, instances: tuple[model.Instance, ...], max_age: float
+    ) -> model.Reading[model.FlowTable | None]:
+        """Return the flows of the instances, or the last ones with the error.
+
+        :param max_age: seconds after which the last ones are not shown any more
+        """
+        reading = self._source.read(
+            lambda zones: attribution.Attribution(attribution.Owners(instances, zones))
+        )
+        if reading.value is None:
+            if reading.read_at is None or self._clock() - reading.read_at > max_age:
+                self._memory = self._table = None
+            return model.Reading(
+                value=self._table and _only(self._table, instances),
+                read_at=reading.read_at,
+                seconds=reading.seconds,
+                error=reading.error,
+            )
+        self._table, self._memory = flows.summarise(
+            reading.value, self._memory, self._limits, odd=self._source.odd
+        )
+        return model.Reading(value=self._table, read_at=reading.read_at, seconds=reading.seconds)
+
+    def health(self) -> model.FlowHealth:
+        """Return how full the table is and how well it could be read."""
+        return self._source.health()
+
+    def close(self) -> None:
+        """Let go of everything, at once."""
+        self._source.close()
+
+
+def _only(table: model.FlowTable, instances: tuple[model.Instance, ...]) -> model.FlowTable:
+    """Return the table without the addresses of instances that left meanwhile."""
+    here = {instance.definition.uuid for instance in instances}
+    kept = tuple(a for a in table.addresses if a.definition.uuid in here)
+    return dataclasses.replace(table, addresses=kept)

@@ -1,0 +1,247 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Instances → the JSON that Ceilometer polls, and the pollster definitions for it.
+
+Ceilometer runs our command in a shell, mixes stderr into the answer and drops a
+whole batch when one entry lacks a key. So every entry of a list has the same
+keys, what could not be read is null (the definitions skip null), texts fit into
+Gnocchi's strings and all of it is ASCII.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from oie import model
+
+Entry = dict[str, Any]
+Columns = tuple[tuple[model.Meter, model.Getter], ...]
+
+# Gnocchi's string attributes hold no more.
+MAX_TEXT = 255
+
+# By numbers: a state that a newer libvirt adds must not cost the list.
+_STATES: dict[int, str] = {state.value: state.name.lower() for state in model.DomainState}
+_STATUS: dict[int, str] = {
+    model.DomainState.RUNNING: 'active',
+    model.DomainState.BLOCKED: 'active',
+    model.DomainState.PAUSED: 'paused',
+    model.DomainState.SHUTDOWN: 'stopping',
+    model.DomainState.SHUTOFF: 'stopped',
+    model.DomainState.CRASHED: 'error',
+    model.DomainState.PMSUSPENDED: 'suspended',
+}
+
+_COMMON = (
+    'display_name',
+    'name',
+    'instance_id',
+    'instance_host',
+    'host',
+    'flavor_id',
+    'flavor_name',
+    'instance_type',
+    'image_ref',
+    'status',
+    'state',
+    'architecture',
+    'root_type',
+    'vcpus',
+    'memory_mb',
+    'disk_gb',
+    'root_gb',
+    'ephemeral_gb',
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pollster:
+    """One list that ``oie-pollster`` can print.
+
+    :ivar metadata: keys of every entry that describe, in the order printed
+    :ivar columns: meters whose ``field`` is a key of every entry
+    :ivar entries: snapshot → (metadata, resources by kind of column)
+    """
+
+    name: str
+    metadata: tuple[str, ...]
+    columns: Columns
+    entries: Callable[[model.Snapshot, Columns], Iterator[Entry]]
+
+    def render(self, snapshot: model.Snapshot) -> bytes:
+        """Return the list as one ASCII JSON document, one entry a line."""
+        lines = ',\n'.join(
+            json.dumps(entry, ensure_ascii=True, allow_nan=False)
+            for entry in self.entries(snapshot, self.columns)
+        )
+        return f'[{lines}]\n'.encode('ascii')
+
+    def definitions(self) -> Iterator[dict[str, Any]]:
+        """Give a dynamic pollster definition for each meter."""
+        for meter, _ in self.columns:
+            yield {
+                'name': meter.ceilometer,
+                'sample_type': meter.kind.value,
+                'unit': meter.unit,
+                'namespaces': ['compute'],
+                'host_command': f'oie-pollster {self.name}',
+                'value_attribute': meter.field,
+                'skip_sample_values': [None, ''],
+                'resource_id_attribute': 'resource_id',
+                'project_id_attribute': 'project_id',
+                'user_id_attribute': 'user_id',
+                'metadata_fields': list(self.metadata),
+            }
+
+
+def pollsters(
+    instance: Columns, monitor: Columns, disk: Columns, interface: Columns
+) -> dict[str, Pollster]:
+    """Return the pollsters by name, made of the meters that have a Ceilometer name.
+
+    :param monitor: columns over an instance's ``monitor``
+    """
+    through = tuple((meter, _through_monitor(value_of)) for meter, value_of in monitor)
+    made = (
+        Pollster('instances', _COMMON, _named((*instance, *through)), _instances),
+        Pollster(
+            'disks',
+            (*_COMMON, 'disk_name', 'disk_type', 'disk_uuid', 'disk_source', 'volume_id'),
+            _named(disk),
+            _disks,
+        ),
+        Pollster(
+            'vnics',
+            (*_COMMON, 'vnic_name', 'mac', 'port_id', 'vnic_type', 'vnic_model'),
+            _named(interface),
+            _vnics,
+        ),
+    )
+    return {pollster.name: pollster for pollster in made}
+
+
+def _named(columns: Columns) -> Columns:
+    return tuple((meter, value_of) for meter, value_of in columns if meter.ceilometer)
+
+
+def _through_monitor(value_of: model.Getter) -> model.Getter:
+    return lambda instance: None if instance.monitor is None else value_of(instance.monitor)
+
+
+def _values(columns: Columns, resource: Any) -> Entry:
+    return {
+        meter.field: None if resource is None else value_of(resource)
+        for meter, value_of in columns
+    }
+
+
+def _instances(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
+    for instance in snapshot.instances.value:
+        uuid = instance.definition.uuid
+        yield {**_identity(uuid, instance, snapshot.hostname), **_values(columns, instance)}
+
+
+def _disks(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
+    for instance in snapshot.instances.value:
+        definition, monitor = instance.definition, instance.monitor
+        known = {d.device.target: d for d in monitor.disks} if monitor is not None else {}
+        for device in definition.disks:
+            resource_id = f'{definition.uuid}-{device.target}'
+            yield {
+                **_identity(resource_id, instance, snapshot.hostname),
+                'disk_name': _text(device.target),
+                'disk_type': _text(device.tier),
+                'disk_uuid': _text(device.uuid),
+                'disk_source': _text(device.source),
+                'volume_id': _text(device.serial),
+                **_values(columns, known.get(device.target)),
+            }
+
+
+def _vnics(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
+    for instance in snapshot.instances.value:
+        definition = instance.definition
+        known = {nic.device.target: nic for nic in instance.interfaces}
+        for device in definition.interfaces:
+            # The form of Ceilometer's own network pollsters; a cut must not make two equal.
+            end = f'-{definition.uuid}-{device.name}'
+            resource_id = f'{definition.domain[: max(0, MAX_TEXT - len(end))]}{end}'
+            yield {
+                **_identity(resource_id, instance, snapshot.hostname),
+                'vnic_name': _text(device.name),
+                'mac': _text(device.mac),
+                'port_id': _text(device.port_uuid),
+                'vnic_type': _text(device.type),
+                'vnic_model': _text(device.model),
+                **_values(columns, known.get(device.target) if device.target else None),
+            }
+
+
+def _identity(resource_id: str, instance: model.Instance, hostname: str) -> Entry:
+    """Return what all entries share, by the names of Ceilometer's own samples."""
+    definition = instance.definition
+    flavor = definition.flavor
+    flavor_name = _text(flavor.name or 'unknown')
+    return {
+        'resource_id': _text(resource_id),
+        'project_id': _text(definition.project_uuid),
+        'user_id': _text(definition.user_uuid),
+        'display_name': _text(definition.name or definition.domain),
+        'name': _text(definition.domain),
+        'instance_id': _text(definition.uuid),
+        'instance_host': _text(hostname),
+        'host': _host_id(definition.project_uuid, hostname),
+        # Before Nova 2025.2 the XML has no id; Ceilometer then falls back to the name too.
+        'flavor_id': _text(flavor.id) or flavor_name,
+        'flavor_name': flavor_name,
+        'instance_type': flavor_name,
+        'image_ref': _text(definition.image_uuid),
+        'status': _STATUS.get(instance.state, 'unknown'),
+        'state': _STATES.get(instance.state, 'unknown'),
+        'architecture': _text(definition.architecture),
+        'root_type': _text(definition.root_type),
+        'vcpus': instance.vcpus if flavor.vcpus is None else flavor.vcpus,
+        'memory_mb': _memory_mib(instance),
+        'disk_gb': _sum((flavor.disk_gib, flavor.ephemeral_gib)),
+        'root_gb': flavor.disk_gib,
+        'ephemeral_gb': flavor.ephemeral_gib,
+    }
+
+
+def _host_id(project_uuid: str, hostname: str) -> str:
+    """Return Nova's hostId, which tenants see in place of the host's name."""
+    return hashlib.sha224((project_uuid + hostname).encode('utf-8', 'replace')).hexdigest()
+
+
+def _memory_mib(instance: model.Instance) -> int | None:
+    flavor_mib = instance.definition.flavor.memory_mib
+    if flavor_mib is not None or instance.memory_maximum_bytes is None:
+        return flavor_mib
+    return instance.memory_maximum_bytes // 2**20
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _text(text: str) -> str:
+    """Return a text as the databases behind Gnocchi take it: short, encodable, without NUL."""
+    cut = text[:MAX_TEXT]
+    if cut.isprintable():
+        return cut
+    return cut.replace('\0', '\N{REPLACEMENT CHARACTER}').encode('utf-8', 'replace').decode()

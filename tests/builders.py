@@ -1,0 +1,547 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Builders of the model's nouns: whole by default, and any field by keyword.
+
+Counters are small and distinct numbers, so that a mix-up shows. ``silent``
+gives an instance of which nothing could be read; ``node`` gives a snapshot that
+shows every meter there is.
+"""
+
+import dataclasses
+from typing import Any
+
+from oie import model
+
+NOW = 1_795_000_000.0
+UUID = '6c1f0a3e-3f5b-4a57-9b61-2f1d5a7c9e01'
+PROJECT = '8f0f3c0e5d6a4b7c9e1d2f3a4b5c6d7e'
+USER = '0123456789abcdef0123456789abcdef'
+HOST = 'cmp1'
+GIB = 2**30
+MIB = 2**20
+
+
+def flavor(**more: Any) -> model.Flavor:
+    """Return a flavor of two vCPUs and 4 GiB."""
+    values: dict[str, Any] = {
+        'name': 'm1.medium',
+        'id': '42',
+        'vcpus': 2,
+        'memory_mib': 4096,
+        'disk_gib': 40,
+        'ephemeral_gib': 2,
+        'swap_mib': 0,
+    }
+    return model.Flavor(**{**values, **more})
+
+
+def disk(**more: Any) -> model.DiskDevice:
+    """Return an RBD disk ``vda``; a definition makes itself its owner."""
+    values: dict[str, Any] = {
+        'owner': model.NO_LABELS,
+        'target': 'vda',
+        'type': 'network',
+        'tier': 'vms',
+        'uuid': f'{UUID}_disk',
+        'source': f'rbd:vms/{UUID}_disk',
+        'bus': 'virtio',
+    }
+    return model.DiskDevice(**{**values, **more})
+
+
+def interface(**more: Any) -> model.InterfaceDevice:
+    """Return an OVS port; a definition makes itself its owner."""
+    values: dict[str, Any] = {
+        'owner': model.NO_LABELS,
+        'target': 'tap11111111-11',
+        'type': 'bridge',
+        'mac': 'fa:16:3e:00:00:01',
+        'port_uuid': '11111111-1111-4111-8111-111111111111',
+        'model': 'virtio',
+        'mtu': 1450,
+        'source': 'br-int',
+    }
+    return model.InterfaceDevice(**{**values, **more})
+
+
+def virtual_function(**more: Any) -> model.InterfaceDevice:
+    """Return an SR-IOV port: it has no device on the host."""
+    values: dict[str, Any] = {
+        'target': '',
+        'type': 'hostdev',
+        'mac': 'fa:16:3e:00:00:02',
+        'port_uuid': '',
+        'model': '',
+        'mtu': None,
+        'source': '',
+        'pci_address': '0000:81:00.2',
+    }
+    return interface(**{**values, **more})
+
+
+def address(**more: Any) -> model.Address:
+    """Return a fixed IP."""
+    values: dict[str, Any] = {
+        'ip': '10.0.0.5',
+        'family': 'ipv4',
+        'port_uuid': '11111111-1111-4111-8111-111111111111',
+    }
+    return model.Address(**{**values, **more})
+
+
+def definition(**more: Any) -> model.Definition:
+    """Return an instance of Nova with one disk and one interface, which it owns."""
+    values: dict[str, Any] = {
+        'uuid': UUID,
+        'domain': 'instance-0000002a',
+        'has_nova_metadata': True,
+        'metadata_namespace': '1.1',
+        'nova_version': '29.0.1',
+        'name': 'web-1',
+        'created_at': '2026-01-02 03:04:05',
+        'created_timestamp': 1767323045.0,
+        'project_uuid': PROJECT,
+        'project_name': 'shop',
+        'user_uuid': USER,
+        'user_name': 'alice',
+        'flavor': flavor(),
+        'root_type': 'image',
+        'image_uuid': 'b6a9d2e4-0000-4000-8000-0000000000aa',
+        'addresses': (address(),),
+        'os_type': 'hvm',
+        'architecture': 'x86_64',
+        'disks': (disk(),),
+        'interfaces': (interface(),),
+    }
+    made = model.Definition(**{**values, **more})
+    return dataclasses.replace(
+        made,
+        disks=tuple(dataclasses.replace(device, owner=made.labels) for device in made.disks),
+        interfaces=tuple(
+            dataclasses.replace(device, owner=made.labels) for device in made.interfaces
+        ),
+    )
+
+
+def disk_statistics(device: model.DiskDevice, **more: Any) -> model.DiskStatistics:
+    """Return the counters of a disk that was used."""
+    values: dict[str, Any] = {
+        'read_bytes': 3 * GIB,
+        'read_requests': 301,
+        'read_time_ns': 3_020_000_000,
+        'write_bytes': 4 * GIB,
+        'write_requests': 401,
+        'write_time_ns': 4_020_000_000,
+        'flush_requests': 501,
+        'flush_time_ns': 5_020_000_000,
+        'capacity_bytes': 40 * GIB,
+        'allocation_bytes': 9 * GIB,
+        'physical_bytes': 10 * GIB,
+    }
+    return model.DiskStatistics(device=device, **{**values, **more})
+
+
+def interface_statistics(device: model.InterfaceDevice, **more: Any) -> model.InterfaceStatistics:
+    """Return the counters of an interface that was used, without errors and drops."""
+    values: dict[str, Any] = {
+        'rx_bytes': 5 * GIB,
+        'rx_packets': 5001,
+        'rx_errors': 0,
+        'rx_drops': 0,
+        'tx_bytes': 6 * GIB,
+        'tx_packets': 6001,
+        'tx_errors': 0,
+        'tx_drops': 0,
+    }
+    return model.InterfaceStatistics(device=device, **{**values, **more})
+
+
+def vcpu(number: int = 0, **more: Any) -> model.VcpuStatistics:
+    """Return a vCPU that has run for 10 s and waited for 1 s."""
+    values: dict[str, Any] = {
+        'state': 1,
+        'time_ns': 10_000_000_000,
+        'wait_ns': 2_000_000_000,
+        'delay_ns': 1_000_000_000,
+        'is_halted': False,
+    }
+    return model.VcpuStatistics(number=number, **{**values, **more})
+
+
+def memory(**more: Any) -> model.Memory:
+    """Return the figures of a guest of 4 GiB with a balloon driver."""
+    values: dict[str, Any] = {
+        'current_bytes': 4096 * MIB,
+        'maximum_bytes': 8192 * MIB,
+        'rss_bytes': 3000 * MIB,
+        'available_bytes': 3900 * MIB,
+        'usable_bytes': 2900 * MIB,
+        'unused_bytes': 1900 * MIB,
+        'disk_caches_bytes': 800 * MIB,
+        'swap_in_bytes': 3 * MIB,
+        'swap_out_bytes': 4 * MIB,
+        'major_faults': 71,
+        'minor_faults': 7200,
+        'updated_at': int(NOW) - 3,
+    }
+    return model.Memory(**{**values, **more})
+
+
+def monitor(of: model.Definition, **more: Any) -> model.MonitorStatistics:
+    """Return what the QEMU monitor says of this definition, everything known."""
+    values: dict[str, Any] = {
+        'read_at': NOW,
+        'is_complete': True,
+        'vcpus_current': 2,
+        'vcpus_maximum': 4,
+        'vcpus': (vcpu(0), vcpu(1)),
+        'memory': memory(),
+        'disks': tuple(disk_statistics(device) for device in of.disks),
+    }
+    return model.MonitorStatistics(**{**values, **more})
+
+
+def instance(of: model.Definition | None = None, **more: Any) -> model.Instance:
+    """Return a running instance of which everything was read a moment ago.
+
+    By default its disks and its interfaces with a host device have counters.
+    """
+    of = of or definition()
+    values: dict[str, Any] = {
+        'definition': of,
+        'domain_id': 7,
+        'state': model.DomainState.RUNNING.value,
+        'state_reason': 1,
+        'read_at': NOW,
+        'read_clock_ns': 1_000_000_000_000,
+        'cpu_time_ns': 25_000_000_000,
+        'vcpus': 2,
+        'memory_maximum_bytes': 4096 * MIB,
+        'control': model.Control(state=0, busy_ms=0),
+        'interfaces': tuple(interface_statistics(d) for d in of.interfaces if d.target),
+        'monitor': monitor(of),
+        'completed_at': NOW,
+    }
+    return model.Instance(**{**values, **more})
+
+
+def silent(of: model.Definition | None = None, **more: Any) -> model.Instance:
+    """Return an instance of which nothing but its state could ever be read."""
+    of = of or definition()
+    values: dict[str, Any] = {
+        'state_reason': None,
+        'cpu_time_ns': None,
+        'vcpus': None,
+        'memory_maximum_bytes': None,
+        'control': None,
+        'interfaces': tuple(model.InterfaceStatistics(device=d) for d in of.interfaces),
+        'monitor': model.MonitorStatistics(
+            read_at=NOW,
+            is_complete=False,
+            vcpus=(model.VcpuStatistics(number=0), model.VcpuStatistics(number=1)),
+            disks=tuple(model.DiskStatistics(device=device) for device in of.disks),
+        ),
+        'is_complete': False,
+        'completed_at': None,
+        'job': model.Job(type=2),
+        'last_job': None,
+    }
+    return instance(of, **{**values, **more})
+
+
+def later(
+    known: model.Instance, seconds: float, cpu_seconds: float, **more: Any
+) -> model.Instance:
+    """Return an instance some seconds later, when it has used so much more CPU time."""
+    assert known.cpu_time_ns is not None
+    values: dict[str, Any] = {
+        'read_at': known.read_at + seconds,
+        'read_clock_ns': known.read_clock_ns + round(seconds * 1e9),
+        'cpu_time_ns': known.cpu_time_ns + round(cpu_seconds * 1e9),
+    }
+    return dataclasses.replace(known, **{**values, **more})
+
+
+def reading(*instances: model.Instance, **more: Any) -> model.Reading[tuple[model.Instance, ...]]:
+    """Return what a source gave that could read all of them."""
+    return model.Reading(**{'value': instances, 'read_at': NOW, 'seconds': 0.01, **more})
+
+
+def snapshot(*instances: model.Instance, **more: Any) -> model.Snapshot:
+    """Return a snapshot of these instances on a healthy host.
+
+    Instance fields go into the snapshot, ``error`` and ``read_at`` into the reading.
+    """
+    of_reading = {name: more.pop(name) for name in ('error', 'read_at') if name in more}
+    values: dict[str, Any] = {
+        'taken_at': NOW,
+        'hostname': HOST,
+        'instances': reading(*instances, **of_reading),
+    }
+    return model.Snapshot(**{**values, **more})
+
+
+# --- a node that shows everything -------------------------------------------
+
+PERF_EVENTS = (
+    'cmt',
+    'mbmt',
+    'mbml',
+    'cpu_cycles',
+    'instructions',
+    'cache_references',
+    'cache_misses',
+    'branch_instructions',
+    'branch_misses',
+    'bus_cycles',
+    'stalled_cycles_frontend',
+    'stalled_cycles_backend',
+    'ref_cpu_cycles',
+    'cpu_clock',
+    'task_clock',
+    'page_faults',
+    'context_switches',
+    'cpu_migrations',
+    'page_faults_min',
+    'page_faults_maj',
+    'alignment_faults',
+    'emulation_faults',
+)
+"""virDomainPerfEventType of libvirt 9.0.0, without the prefix ``perf.``."""
+
+EXTRA_SPEC = 'hw:cpu_policy'
+
+
+def node() -> model.Snapshot:
+    """Return a host of three guests that shows every meter.
+
+    One is busy in every way there is, one idle without a balloon driver, one a
+    stranger to Nova with an awkward name.
+    """
+    return snapshot(
+        busy(),
+        idle(),
+        stranger(),
+        hypervisor=hypervisor(),
+        cycle=cycle(),
+        web=model.WebStatistics(
+            requests={'2xx': 12, '4xx': 1}, dropped={'slow': 2}, connections=3
+        ),
+    )
+
+
+def node_before() -> model.Snapshot:
+    """Return the same host ten seconds earlier; the busy guest then used 15 CPU seconds."""
+    before = dataclasses.replace(
+        busy(), read_at=NOW - 10, read_clock_ns=990_000_000_000, cpu_time_ns=10_000_000_000
+    )
+    return snapshot(before, idle(), stranger(), taken_at=NOW - 10, read_at=NOW - 10)
+
+
+def busy() -> model.Instance:
+    """Return an instance with every fact there may be."""
+    of = definition(
+        flavor=flavor(extra_specs={EXTRA_SPEC: 'dedicated', 'quota:vif_inbound_average': '1'}),
+        addresses=(address(), address(ip='2001:db8::5', family='ipv6')),
+        cpu_quota_us=50_000,
+        cpu_period_us=100_000,
+        disks=(
+            disk(limits=(limit(), limit(operation='read', unit='requests', is_burst=True))),
+            disk(
+                target='vdb',
+                type='block',
+                tier='unknown',
+                uuid='33333333-3333-4333-8333-333333333333',
+                source='/dev/dm-3',
+                serial='33333333-3333-4333-8333-333333333333',
+            ),
+        ),
+        interfaces=(
+            interface(),
+            virtual_function(),
+            virtual_function(pci_address='0000:81:10.2'),
+        ),
+        host_devices=(
+            model.HostDevice(type='pci', address='0000:3b:00.0'),
+            model.HostDevice(type='mdev', address='4b20d080-1b54-4048-85b3-a6a62d165c01'),
+        ),
+    )
+    vda, vdb = of.disks
+    bins = ((0, 3), (10_000, 4), (1_000_000, 1))
+    return instance(
+        of,
+        control=model.Control(state=1, busy_ms=1500),
+        monitor=monitor(
+            of,
+            memory=memory(hugetlb_pgalloc=5, hugetlb_pgfail=6),
+            disks=(
+                disk_statistics(
+                    vda,
+                    threshold_bytes=30 * GIB,
+                    backing_depth=2,
+                    latency={'read': bins, 'write': bins[:1], 'flush': bins[1:]},
+                ),
+                disk_statistics(vdb, backing_depth=0),
+            ),
+            cpu_user_ns=8_000_000_000,
+            cpu_system_ns=9_000_000_000,
+            halt_poll_success_ns=600_000_000,
+            halt_poll_fail_ns=700_000_000,
+            perf={event: 1000 + number for number, event in enumerate(PERF_EVENTS)},
+            bandwidth=(('0', '0', 'local', 81), ('0', '0', 'total', 82)),
+            cache_occupancy=(('0', '1', 83),),
+        ),
+        job=job(),
+        last_job=model.Job(
+            type=3, operation=5, elapsed_ms=61_000, downtime_ms=120, succeeded=True
+        ),
+        disk_errors={'vdb': 2},
+        block_jobs={
+            'vda': model.BlockJob(
+                type=2, done_bytes=GIB, end_bytes=4 * GIB, limit_bytes_per_second=10 * MIB
+            )
+        },
+        lifecycle_events={('resumed', 'migrated'): 1, ('started', 'booted'): 2},
+    )
+
+
+def limit(**more: Any) -> model.DiskLimit:
+    """Return a throttle of 100 MB/s in all."""
+    values: dict[str, Any] = {
+        'operation': 'total',
+        'unit': 'bytes',
+        'is_burst': False,
+        'value': 100_000_000,
+    }
+    return model.DiskLimit(**{**values, **more})
+
+
+def job(**more: Any) -> model.Job:
+    """Return a migration under way."""
+    values: dict[str, Any] = {
+        'type': 2,
+        'operation': 5,
+        'elapsed_ms': 12_500,
+        'remaining_ms': 3_500,
+        'memory_total_bytes': 4096 * MIB,
+        'memory_processed_bytes': 3000 * MIB,
+        'memory_remaining_bytes': 1096 * MIB,
+        'memory_bytes_per_second': 100 * MIB,
+        'dirty_bytes_per_second': 7 * MIB,
+        'iterations': 3,
+        'disk_total_bytes': 40 * GIB,
+        'disk_processed_bytes': 30 * GIB,
+        'disk_remaining_bytes': 10 * GIB,
+        'auto_converge_percent': 20,
+    }
+    return model.Job(**{**values, **more})
+
+
+def idle() -> model.Instance:
+    """Return a paused instance whose counters are all zero, without a balloon driver."""
+    of = definition(
+        uuid='7d2a1b4f-0000-4000-8000-000000000002',
+        domain='instance-0000002b',
+        name='db-1',
+        nova_version='',
+        flavor=flavor(id='', name='m1.small', vcpus=1, memory_mib=2048, ephemeral_gib=0),
+        root_type='volume',
+        image_uuid='',
+        addresses=(),
+        disks=(disk(type='file', tier='local', uuid='/srv/nova/disk', source='/srv/nova/disk'),),
+        interfaces=(interface(target='tap22222222-22', mac='fa:16:3e:00:00:03', mtu=None),),
+    )
+    zeros = dict.fromkeys(('read_bytes', 'read_requests', 'write_bytes', 'write_requests'), 0)
+    none = dict.fromkeys(('rx_bytes', 'rx_packets', 'tx_bytes', 'tx_packets'), 0)
+    return instance(
+        of,
+        domain_id=8,
+        state=model.DomainState.PAUSED.value,
+        state_reason=1,
+        vcpus=1,
+        interfaces=(interface_statistics(of.interfaces[0], **none),),
+        monitor=monitor(
+            of,
+            vcpus_current=1,
+            vcpus_maximum=1,
+            vcpus=(vcpu(0, time_ns=0, delay_ns=0, wait_ns=0, is_halted=True),),
+            memory=model.Memory(
+                current_bytes=2048 * MIB, maximum_bytes=2048 * MIB, rss_bytes=40 * MIB
+            ),
+            disks=(disk_statistics(of.disks[0], **zeros),),
+        ),
+    )
+
+
+def stranger() -> model.Instance:
+    """Return a guest that Nova does not know, named by somebody with humour; not fresh."""
+    of = model.Definition(
+        uuid='00000000-0000-4000-8000-000000000003',
+        domain='a "guest"\\with\nlines, \N{SNOWMAN}',
+    )
+    return instance(
+        of,
+        domain_id=9,
+        vcpus=1,
+        memory_maximum_bytes=512 * MIB,
+        interfaces=(),
+        monitor=None,
+        is_fresh=False,
+        is_complete=False,
+        completed_at=NOW - 30,
+        read_at=NOW - 5,
+    )
+
+
+def hypervisor(**more: Any) -> model.Hypervisor:
+    """Return a libvirt that has seen some trouble."""
+    values: dict[str, Any] = {
+        'is_connected': True,
+        'uri': 'qemu:///system',
+        'libvirt_version': '9.0.0',
+        'type': 'QEMU',
+        'version': '7.2.22',
+        'hostname': HOST,
+        'reconnects': 1,
+        'stuck_calls': 2,
+        'suspects': 1,
+        'list_seconds': 0.0123456,
+        'calls': {
+            'list': model.CallStatistics(count=10, seconds=0.25),
+            'monitor': model.CallStatistics(count=20, seconds=1.5, timeouts=3),
+        },
+        'domains_by_state': {'running': 2, 'paused': 1, 'incoming': 1},
+        'domain_errors': {'timeout': 4},
+        'definitions_cached': 4,
+    }
+    return model.Hypervisor(**{**values, **more})
+
+
+def cycle(**more: Any) -> model.CycleStatistics:
+    """Return statistics of some cycles, with the health of two groups."""
+    values: dict[str, Any] = {
+        'lag_seconds': 9.9876543,
+        'duration_seconds': 0.0543219,
+        'errors': 1,
+        'missed': 2,
+        'evictions': 3,
+        'cleanup_seconds': 0.0001234,
+        'render_seconds': 0.005,
+        'groups': {
+            'libvirt': model.GroupHealth(is_success=True, seconds=0.04, succeeded_at=NOW),
+            'cpu': model.GroupHealth(
+                is_success=False, seconds=0.002, succeeded_at=NOW - 10, series=40
+            ),
+        },
+    }
+    return model.CycleStatistics(**{**values, **more})

@@ -1,0 +1,354 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""The lists that Ceilometer polls: uniform, plain, and never an invented number."""
+
+import dataclasses
+import hashlib
+import json
+import math
+
+import hypothesis
+from hypothesis import strategies as st
+import pytest
+
+from oie import model
+from oie.cmd import wiring
+from oie.outputs import ceilometer
+from tests import builders
+
+POLLSTERS = wiring.pollsters()
+BY_NAME = pytest.mark.parametrize('name', POLLSTERS)
+
+# Ceilometer's own meters, and those its Gnocchi resource types declare: a second source of
+# one of them makes the two replace each other, or the polling task fail.
+BUILT_IN = """
+cpu vcpus memory memory.usage memory.available memory.resident memory.swap.in memory.swap.out
+power.state disk.root.size disk.ephemeral.size disk.device.read.bytes disk.device.write.bytes
+disk.device.read.requests disk.device.write.requests disk.device.read.latency
+disk.device.write.latency disk.device.capacity disk.device.allocation disk.device.usage
+network.incoming.bytes network.outgoing.bytes network.incoming.packets network.outgoing.packets
+network.incoming.bytes.rate network.outgoing.bytes.rate network.incoming.bytes.delta
+network.outgoing.bytes.delta network.incoming.packets.drop network.outgoing.packets.drop
+network.incoming.packets.error network.outgoing.packets.error perf.cpu.cycles perf.instructions
+perf.cache.references perf.cache.misses disk.latency disk.iops disk.capacity disk.allocation
+disk.usage compute.instance.booting.time bandwidth ip.floating
+""".split()
+BUILT_IN_PREFIXES = (
+    *('compute.node.', 'volume.', 'image.', 'hardware.', 'storage.', 'radosgw.', 'manila.'),
+    # Our own: these become labels that Prometheus itself sets.
+    *('loadbalancer.', 'dns.', 'instance.', 'job.'),
+)
+# Keys that the agent overwrites, or that mean something else in the built-in samples.
+TAKEN_KEYS = {'value', 'metadata', 'id', 'os_type'}
+
+# Everything Python can hold, lone surrogates and NUL too.
+names = st.text(
+    alphabet=st.one_of(st.characters(), st.sampled_from('\n\0"\\\u2028\ud800\udfff')), max_size=300
+)
+
+
+def entries(name, *instances, **more):
+    """Return what a pollster prints of these instances, read as Ceilometer reads it."""
+    printed = POLLSTERS[name].render(builders.snapshot(*instances, **more))
+    assert printed.isascii()
+    return json.loads(printed, parse_constant=lambda text: pytest.fail(f'{text} is no number'))
+
+
+def one(name, *instances):
+    [entry] = entries(name, *instances)
+    return entry
+
+
+def full():
+    return builders.node().instances.value
+
+
+# --- the document -----------------------------------------------------------
+
+
+@BY_NAME
+def test_an_empty_host_is_an_empty_list(name):
+    assert POLLSTERS[name].render(builders.snapshot()) == b'[]\n'
+
+
+@BY_NAME
+def test_it_is_one_line_an_entry_and_ends_its_line(name):
+    printed = POLLSTERS[name].render(builders.node())
+    assert printed.endswith(b'}]\n')
+    assert printed.count(b'\n') == len(json.loads(printed))
+
+
+@BY_NAME
+def test_all_entries_have_the_same_keys_also_of_instances_that_are_silent(name):
+    silent = builders.silent(
+        builders.definition(uuid='9d2a1b4f-0000-4000-8000-000000000009', domain='mute')
+    )
+    found = entries(name, *full(), silent, builders.instance(monitor=None, interfaces=()))
+    assert len(found) > 3
+    assert len({tuple(entry) for entry in found}) == 1
+    pollster = POLLSTERS[name]
+    fields = {meter.field for meter, _ in pollster.columns}
+    assert {'resource_id', 'project_id', 'user_id', *pollster.metadata} | fields == set(found[0])
+
+
+@BY_NAME
+def test_what_could_not_be_read_is_null_never_zero(name):
+    entry = one(name, builders.silent())
+    values = {meter.field: entry[meter.field] for meter, _ in POLLSTERS[name].columns}
+    # libvirt tells the state with the listing itself.
+    assert {field for field, value in values.items() if value is not None} <= {'state_code'}
+
+
+@BY_NAME
+def test_a_monitor_that_never_answered_leaves_nulls(name):
+    entry = one(name, builders.instance(monitor=None, interfaces=()))
+    values = {meter.field: entry[meter.field] for meter, _ in POLLSTERS[name].columns}
+    known = {'cpu_total', 'vcpus_online', 'state_code'} if name == 'instances' else set()
+    assert {field for field, value in values.items() if value is not None} == known
+
+
+def test_zeros_are_carried_billing_knows_no_suppression():
+    idle = builders.idle()
+    assert one('disks', idle)['read_bytes'] == 0
+    assert one('vnics', idle)['incoming_bytes'] == 0
+
+
+@BY_NAME
+def test_entries_are_flat_and_their_keys_are_free(name):
+    for entry in entries(name, *full()):
+        assert not TAKEN_KEYS & set(entry)
+        for key, value in entry.items():
+            assert value is None or isinstance(value, (str, int, float)), key
+            assert not isinstance(value, bool), key
+
+
+@BY_NAME
+def test_ids_and_required_attributes_are_texts_in_every_entry(name):
+    for entry in entries(name, *full(), builders.silent()):
+        for key in ('resource_id', 'display_name', 'flavor_id', 'flavor_name', 'instance_host'):
+            assert isinstance(entry[key], str), key
+            assert entry[key], key
+        assert isinstance(entry['project_id'], str)
+        assert isinstance(entry['user_id'], str)
+
+
+@BY_NAME
+@hypothesis.given(data=st.data())
+def test_no_name_breaks_the_list(name, data):
+    chosen = data.draw(st.lists(names, min_size=9, max_size=9))
+    of = builders.definition(
+        domain=chosen[0],
+        name=chosen[1],
+        project_uuid=chosen[2],
+        user_uuid=chosen[3],
+        flavor=builders.flavor(name=chosen[4], id=chosen[5]),
+        disks=(
+            builders.disk(tier=chosen[6], uuid=chosen[7], source=chosen[8], serial=chosen[0]),
+            builders.disk(target='vdb'),
+        ),
+        interfaces=(
+            builders.interface(port_uuid=chosen[1], mac=chosen[2], model=chosen[3]),
+            builders.interface(target='tap22222222-22'),
+        ),
+    )
+    found = entries(name, builders.instance(of), hostname=chosen[4])
+    for entry in found:
+        for key, value in entry.items():
+            if isinstance(value, str):
+                assert len(value) <= 255, key
+                assert '\0' not in value, key
+                value.encode('utf-8')  # databases and message queues take no lone surrogates
+    resource_ids = [entry['resource_id'] for entry in found]
+    assert len(set(resource_ids)) == len(resource_ids)
+
+
+def test_64_kib_of_a_name_do_not_hide_which_interface_it_is():
+    of = builders.definition(
+        domain='x' * 2**16,
+        interfaces=(builders.interface(), builders.interface(target='tap22222222-22')),
+    )
+    first, second = entries('vnics', builders.instance(of))
+    assert first['resource_id'].endswith(f'-{builders.UUID}-tap11111111-11')
+    assert second['resource_id'].endswith(f'-{builders.UUID}-tap22222222-22')
+    assert len(first['resource_id']) == 255
+
+
+@hypothesis.given(st.integers(min_value=0, max_value=2**64))
+def test_counters_are_exact(value):
+    of = builders.definition()
+    counted = builders.interface_statistics(of.interfaces[0], rx_bytes=value)
+    assert one('vnics', builders.instance(of, interfaces=(counted,)))['incoming_bytes'] == value
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_a_number_that_is_none_is_refused_not_printed(value):
+    instance = dataclasses.replace(builders.instance(), cpu_time_ns=value)
+    with pytest.raises(ValueError, match='JSON'):
+        POLLSTERS['instances'].render(builders.snapshot(instance))
+
+
+# --- the fields Ceilometer knows --------------------------------------------
+
+
+def test_an_instance_has_the_identity_of_the_built_in_samples():
+    entry = one('instances', builders.instance())
+    host_id = hashlib.sha224((builders.PROJECT + builders.HOST).encode()).hexdigest()
+    expected = {
+        'resource_id': builders.UUID,
+        'project_id': builders.PROJECT,
+        'user_id': builders.USER,
+        'display_name': 'web-1',
+        'name': 'instance-0000002a',
+        'instance_id': builders.UUID,
+        'instance_host': builders.HOST,
+        'host': host_id,
+        'flavor_id': '42',
+        'flavor_name': 'm1.medium',
+        'instance_type': 'm1.medium',
+        'image_ref': 'b6a9d2e4-0000-4000-8000-0000000000aa',
+        'status': 'active',
+        'state': 'running',
+        'architecture': 'x86_64',
+        'root_type': 'image',
+        'vcpus': 2,
+        'memory_mb': 4096,
+        'disk_gb': 40 + 2,
+        'root_gb': 40,
+        'ephemeral_gb': 2,
+    }
+    assert {key: entry[key] for key in expected} == expected
+
+
+def test_values_are_in_the_units_of_the_built_in_meters():
+    entry = one('instances', builders.instance())
+    values = {meter.field: entry[meter.field] for meter, _ in POLLSTERS['instances'].columns}
+    assert values == {
+        'cpu_total': 25_000_000_000,
+        'vcpus_online': 2,
+        'state_code': 1,
+        'cpu': 2 * 10_000_000_000,
+        'cpu_steal': 2 * 1_000_000_000,
+        'memory': 4096,
+        'memory_resident': 3000,
+        'memory_available': 3900,
+        'memory_usage': 3900 - 2900,
+        'memory_swap_in': 3,
+        'memory_swap_out': 4,
+    }
+
+
+def test_a_disk_is_instance_and_target():
+    entry = one('disks', builders.instance())
+    assert entry['resource_id'] == f'{builders.UUID}-vda'
+    assert (entry['disk_name'], entry['disk_type']) == ('vda', 'vms')
+    assert (entry['read_bytes'], entry['write_requests']) == (3 * builders.GIB, 401)
+    assert (entry['read_latency'], entry['usage']) == (3_020_000_000, 10 * builders.GIB)
+
+
+def test_an_interface_is_domain_instance_and_device():
+    entry = one('vnics', builders.instance())
+    assert entry['resource_id'] == f'instance-0000002a-{builders.UUID}-tap11111111-11'
+    assert entry['port_id'] == '11111111-1111-4111-8111-111111111111'
+    assert (entry['incoming_bytes'], entry['outgoing_packets']) == (5 * builders.GIB, 6001)
+
+
+def test_a_passed_through_interface_is_listed_without_values():
+    of = builders.definition(interfaces=(builders.virtual_function(),))
+    entry = one('vnics', builders.instance(of))
+    assert entry['vnic_name'] == '0000:81:00.2'
+    assert {entry[meter.field] for meter, _ in POLLSTERS['vnics'].columns} == {None}
+
+
+def test_without_nova_metadata_live_figures_and_names_stand_in():
+    entry = one('instances', builders.stranger())
+    assert entry['project_id'] == entry['user_id'] == ''
+    assert entry['display_name'] == builders.stranger().definition.domain
+    assert entry['flavor_id'] == entry['flavor_name'] == 'unknown'
+    assert (entry['vcpus'], entry['memory_mb'], entry['disk_gb']) == (1, 512, None)
+
+
+def test_before_nova_2025_2_the_flavors_name_is_its_id():
+    of = builders.definition(flavor=builders.flavor(id=''))
+    assert one('instances', builders.instance(of))['flavor_id'] == 'm1.medium'
+
+
+@pytest.mark.parametrize(
+    ('state', 'status', 'name'),
+    [
+        (1, 'active', 'running'),
+        (3, 'paused', 'paused'),
+        (5, 'stopped', 'shutoff'),
+        (6, 'error', 'crashed'),
+        (7, 'suspended', 'pmsuspended'),
+        (99, 'unknown', 'unknown'),
+    ],
+)
+def test_states_are_told_in_novas_words_and_a_new_one_costs_nothing(state, status, name):
+    entry = one('instances', builders.instance(state=state))
+    assert (entry['status'], entry['state']) == (status, name)
+
+
+# --- the definitions --------------------------------------------------------
+
+
+def definitions():
+    return [each for pollster in POLLSTERS.values() for each in pollster.definitions()]
+
+
+def test_names_are_our_own():
+    found = [each['name'] for each in definitions()]
+    assert sorted(found) == sorted(set(found))
+    for name in found:
+        assert name.startswith('oie.')
+        assert name not in BUILT_IN
+        assert not name.startswith(BUILT_IN_PREFIXES)
+
+
+@BY_NAME
+def test_a_definition_asks_only_for_keys_that_every_entry_has(name):
+    entry = one(name, builders.instance())
+    for each in POLLSTERS[name].definitions():
+        keys = {each[key] for key in each if key.endswith('_attribute')}
+        assert keys | set(each['metadata_fields']) <= set(entry)
+        assert isinstance(each['metadata_fields'], list)
+
+
+@BY_NAME
+def test_a_definition_is_one_that_ceilometer_runs_on_compute_nodes(name):
+    for each in POLLSTERS[name].definitions():
+        assert each['namespaces'] == ['compute']
+        assert each['host_command'] == f'oie-pollster {name}'
+        assert each['sample_type'] in ('gauge', 'cumulative')
+        assert each['unit']
+        assert each['skip_sample_values'] == [None, '']
+        assert 'next_sample_url_attribute' not in each
+        with pytest.raises(SyntaxError):
+            # Ceilometer gives it to eval() first; only a failure leaves it as it is.
+            compile(each['host_command'], 'host_command', 'eval')
+
+
+def test_fields_of_one_list_are_unique_and_no_metadata():
+    for pollster in POLLSTERS.values():
+        fields = [meter.field for meter, _ in pollster.columns]
+        assert sorted(fields) == sorted(set(fields))
+        assert not set(fields) & set(pollster.metadata)
+
+
+def test_a_column_without_a_name_for_ceilometer_is_not_in_the_list():
+    meter = model.Meter(
+        prometheus='oie_x', unit='1', kind=model.Kind.GAUGE, help='X.', source='nothing'
+    )
+    columns = ((meter, lambda _: 1),)
+    made = ceilometer.pollsters(columns, columns, columns, columns)
+    assert all(pollster.columns == () for pollster in made.values())
