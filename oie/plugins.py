@@ -34,6 +34,7 @@ from oie.config import messages
 NAMESPACES: Mapping[str, str] = {
     'oie.collectors': 'collector_',
     'oie.sources': 'source_',
+    'oie.zone_maps': 'zone_map_',
 }
 
 

@@ -1,0 +1,115 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""From options to objects: what the programs have in common."""
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+import logging
+import pathlib
+import socket
+from typing import Any
+
+from oslo_config import cfg
+
+from oie import config
+from oie import exceptions
+from oie import plugins
+from oie import service
+from oie.collectors import base as collectors_base
+from oie.outputs import ceilometer
+
+LOG = logging.getLogger(__name__)
+
+COLLECTORS = 'oie.collectors'
+SOURCES = 'oie.sources'
+
+
+def load(argv: Sequence[str], prog: str, **more: Any) -> cfg.ConfigOpts:
+    """Return the options of a program, all of them checked.
+
+    :raises ConfigError: one of them is wrong
+    """
+    return config.load(argv, prog=prog, groups=plugins.option_groups(), **more)
+
+
+def hostname(conf: cfg.ConfigOpts) -> str:
+    """Return the name by which OpenStack knows this host."""
+    return str(conf.host or socket.gethostname())
+
+
+def collectors(conf: cfg.ConfigOpts) -> dict[str, collectors_base.Collector]:
+    """Return the enabled collectors of the chosen metric sets by name."""
+    wanted = conf.collector.enabled or None
+    made = {}
+    for name, plugin in plugins.load(COLLECTORS, wanted).items():
+        if plugin.METRIC_SET in conf.exporter.metric_sets:
+            group = plugins.group_of(COLLECTORS, name, plugin)
+            made[name] = plugin(_options(conf, group), conf.collector)
+    if not made:
+        raise exceptions.ConfigError(
+            '[collector] enabled leaves no collector for [exporter] metric_sets; '
+            'name one more or leave it empty'
+        )
+    return made
+
+
+def instances_source(conf: cfg.ConfigOpts, *, remembers: bool = True) -> service.InstancesSource:
+    """Return the source of instances.
+
+    :param remembers: whether suspects are kept over restarts; a program that
+        runs beside the daemon must not overwrite its list
+    """
+    plugin = plugins.load(SOURCES, ('instances',))['instances']
+    options = _options(conf, plugins.group_of(SOURCES, 'instances', plugin))
+    path = options.suspects_path if remembers else ''
+    if path:
+        _make_directory(path)
+    source: service.InstancesSource = plugin(
+        options,
+        expiration=conf.collector.static_cache_expiration,
+        keep_without_metadata=conf.collector.without_nova_metadata == 'keep',
+        optional=frozenset(conf.collector.optional),
+        suspects_path=path,
+    )
+    return source
+
+
+def _make_directory(path: str) -> None:
+    """Make the directory of a file; without it the file is not written, which costs little."""
+    try:
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        LOG.warning('suspects will not survive a restart: %s', exc)
+
+
+def pollsters(
+    classes: Iterable[type[collectors_base.Collector]] | None = None,
+) -> dict[str, ceilometer.Pollster]:
+    """Return the pollsters over the columns of collectors, by default of all installed ones."""
+    resource = collectors_base.Resource
+    plain: dict[collectors_base.Resource, list[collectors_base.Column]] = {
+        kind: [] for kind in resource
+    }
+    for plugin in plugins.load(COLLECTORS).values() if classes is None else classes:
+        for kind, columns in plugin.COLUMNS.items():
+            plain[kind].extend(columns)
+    return ceilometer.pollsters(
+        instance=tuple(plain[resource.INSTANCE]),
+        monitor=tuple(plain[resource.MONITOR]),
+        disk=tuple(plain[resource.DISK]),
+        interface=tuple(plain[resource.INTERFACE]),
+    )
+
+
+def _options(conf: cfg.ConfigOpts, group: str) -> Any:
+    return conf[group] if group in conf else None

@@ -1,0 +1,135 @@
+"""The main job, for a first look: collect, serve, answer the pollsters.
+
+Uses the libvirtd of this host when it has active guests, else four instances in
+libvirt's own test driver. Run it by tools/demo.sh.
+"""
+
+import argparse
+from collections.abc import Iterator
+import contextlib
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BIN = pathlib.Path(sys.executable).parent
+NODE = ROOT / 'etc/oie/demo/node.xml'
+SYSTEM_URI = 'qemu:///system'
+POLLSTERS = ('instances', 'disks', 'vnics')
+START_SECONDS = 20.0
+
+CONFIG = """\
+[DEFAULT]
+oie_log_level = notice
+
+[exporter]
+listen_address = 127.0.0.1:{port}
+socket_path = {directory}/oie.sock
+metric_sets = oie,libvirt_nova
+
+[collector]
+interval = 2s
+
+[libvirt]
+uri = {uri}
+suspects_path = {directory}/suspects.json
+"""
+
+
+def main() -> int:
+    """Run the demonstration; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--once', action='store_true', help='print JSON and one scrape, then end')
+    parser.add_argument('--uri', help='libvirt URI to use')
+    arguments = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
+    uri = arguments.uri or find_uri()
+    with tempfile.TemporaryDirectory(prefix='oie-demo-') as directory:
+        port = free_port(9120)
+        config = pathlib.Path(directory) / 'oie.conf'
+        config.write_text(CONFIG.format(port=port, directory=directory, uri=uri))
+        with exporter(config):
+            url = f'http://127.0.0.1:{port}'
+            wait_until_ready(url)
+            show(url, config, uri, is_once=arguments.once)
+            if not arguments.once:
+                with contextlib.suppress(KeyboardInterrupt):
+                    signal.pause()
+    return 0
+
+
+def find_uri() -> str:
+    """Return the URI of the system's libvirt if guests are active there, else of the test driver."""
+    import libvirt
+
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    try:
+        connection = libvirt.openReadOnly(SYSTEM_URI)
+        active = connection.numOfDomains()
+    except libvirt.libvirtError:
+        active = 0
+    return SYSTEM_URI if active else f'test://{NODE}'
+
+
+def free_port(wanted: int) -> int:
+    """Return the wanted TCP port of the loopback if it is free, else any free one."""
+    for port in (wanted, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(('127.0.0.1', port))
+            return int(probe.getsockname()[1])
+    raise SystemExit('no free TCP port on the loopback')
+
+
+@contextlib.contextmanager
+def exporter(config: pathlib.Path) -> Iterator[None]:
+    """Run oie-exporter until the block ends."""
+    command = [BIN / 'oie-exporter', '--config-file', config]
+    with subprocess.Popen(command, start_new_session=True) as process:  # noqa: S603
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def wait_until_ready(url: str) -> None:
+    """Wait for the first complete collection."""
+    deadline, reason = time.monotonic() + START_SECONDS, 'no answer'
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f'{url}/readyz', timeout=2).close()  # noqa: S310
+            return
+        except urllib.error.HTTPError as exc:
+            reason = exc.read().decode(errors='replace').strip()
+        except OSError as exc:
+            reason = str(exc)
+        time.sleep(0.1)
+    raise SystemExit(f'oie-exporter is not ready after {START_SECONDS:g} s: {reason}')
+
+
+def show(url: str, config: pathlib.Path, uri: str, *, is_once: bool) -> None:
+    """Print what Ceilometer and Prometheus would get."""
+    print(f'Guests of {uri}\n')
+    for name in POLLSTERS:
+        command = [BIN / 'oie-pollster', name, '--config-file', config]
+        print(f'$ oie-pollster {name}', flush=True)
+        subprocess.run(command, check=True)  # noqa: S603
+        print()
+    with urllib.request.urlopen(f'{url}/metrics', timeout=5) as answer:  # noqa: S310
+        text = answer.read().decode()
+    if is_once:
+        print(f'$ curl {url}/metrics\n{text}', end='')
+        return
+    series = sum(not line.startswith('#') for line in text.splitlines())
+    print(f'{series} series at {url}/metrics; open {url}/ in a browser. Ctrl-C ends it.', flush=True)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

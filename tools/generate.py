@@ -1,0 +1,346 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""What the code knows → the files that are made of it.
+
+Run it by ``tox -e genconfig``. With ``--check`` it writes nothing and says what
+is stale; a unit test does the same.
+
+* etc/ceilometer/pollsters.d/oie.yaml, etc/ceilometer/polling.yaml
+* etc/sudoers.d/oie-ceilometer
+* doc/source/admin/metrics.rst
+"""
+
+import argparse
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+import configparser
+import importlib.metadata
+import inspect
+import os
+import pathlib
+import sys
+import tempfile
+import textwrap
+from unittest import mock
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from oie import model  # noqa: E402
+from oie import plugins  # noqa: E402
+from oie.cmd import wiring  # noqa: E402
+from oie.collectors import base  # noqa: E402
+from oie.collectors import cpu  # noqa: E402
+from oie.config import core_options  # noqa: E402
+from oie.outputs import ceilometer  # noqa: E402
+from tests import builders  # noqa: E402
+
+WIDTH = 95
+
+POLLSTERS_HEADER = """\
+# Dynamic pollsters for Ceilometer's compute agent, one for each meter.
+# Written by tools/generate.py; do not edit it in the source tree.
+#
+# Copy it to /etc/ceilometer/pollsters.d, add the source of polling.yaml beside
+# it to the agent's polling.yaml, and restart the agent.
+#
+# Each definition runs its command once in every interval. oie-pollster asks the
+# running oie-exporter over a unix socket, which takes some 40 ms and no rights
+# but those of the socket: set [exporter] socket_group to the agent's group.
+# Delete the meters that nobody needs; each definition stands by itself.
+#
+# Where no oie-exporter runs, oie-pollster reads libvirt itself, with the rights
+# of the agent. If these do not suffice, install the file of etc/sudoers.d and
+# let sudo run the command. What sudo itself has to say must not be mixed into
+# the answer:
+#
+#   host_command: sudo -n /usr/bin/oie-pollster instances 2>/dev/null
+#
+# What could not be read is null in the answer and gives no sample, never 0.
+---
+"""
+
+POLLING = """\
+# The source for Ceilometer's polling.yaml: put it below the other sources.
+# Written by tools/generate.py; do not edit it in the source tree.
+#
+# The agent polls all sources of one interval in one thread and gives commands
+# no time limit, so the interval must be one that no other source has; 300 is
+# that of Ceilometer's own file. One below 300 leaves no period of five minutes,
+# as Gnocchi's archive policies have it, without a sample.
+---
+sources:
+  - name: oie
+    interval: 299
+    meters:
+      - "oie.*"
+"""
+
+SUDOERS = """\
+# Lets Ceilometer's compute agent run oie-pollster as root. Only for hosts where
+# no oie-exporter runs and libvirt's read-only socket is closed to the agent.
+# Written by tools/generate.py; do not edit it in the source tree.
+#
+# Copy it to /etc/sudoers.d, owned by root, mode 0440, and check it: visudo -c.
+#
+# Each line has its exact argument and no wildcard: whoever may choose an
+# argument, --config-file above all, chooses what root reads, writes and runs.
+
+Cmnd_Alias OIE_POLLSTERS = {commands}
+Defaults!OIE_POLLSTERS !requiretty
+ceilometer ALL = (root) NOPASSWD: OIE_POLLSTERS
+"""
+
+METRICS_HEADER = """\
+..
+   Written by tools/generate.py, see tox -e genconfig; do not edit.
+
+=======
+Metrics
+=======
+
+Every series and every meter there is, by collector: ``[collector] enabled``
+chooses among the collectors, ``[collector] optional`` adds the groups of
+series that are marked with their names.
+
+Labels that many series share are named in short:
+
+========================  ===================================================
+*instance*                ``domain``, ``instance_uuid``, ``project_uuid``,
+                          ``user_uuid``
+*disk*                    those of *instance*, and ``disk_uuid``,
+                          ``disk_type``, ``disk_path``
+*interface*               those of *instance*, and ``interface``
+========================  ===================================================
+
+What could not be read, or what a hypervisor does not report, is absent, never
+0.
+
+Beside these there are ``process_*`` and ``python_*``, the client library's
+figures about the process of the exporter.
+"""
+
+METERS_HEADER = """\
+Ceilometer
+==========
+
+The meters of ``etc/ceilometer/pollsters.d/oie.yaml``, by pollster. The key is
+the one in the JSON of ``oie-pollster``; what could not be read is ``null``
+there and gives no sample.
+"""
+
+INSTANCE = frozenset({'domain', 'instance_uuid', 'project_uuid', 'user_uuid'})
+SHARED = (
+    ('*disk*', INSTANCE | {'disk_uuid', 'disk_type', 'disk_path'}),
+    ('*interface*', INSTANCE | {'interface'}),
+    ('*instance*', INSTANCE),
+)
+TYPES = {
+    model.Kind.GAUGE: 'gauge',
+    model.Kind.INFO: 'gauge',
+    model.Kind.CUMULATIVE: 'counter',
+    model.Kind.SUMMARY: 'summary',
+    model.Kind.HISTOGRAM: 'histogram',
+}
+
+Classes = Mapping[str, type[base.Collector]]
+Labels = dict[str, tuple[str, ...]]
+
+
+def main() -> int:
+    """Write the files, or say which are stale; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--check', action='store_true', help='write nothing, compare')
+    is_check = parser.parse_args().check
+    found = stale()
+    for path, text in found.items():
+        if not is_check:
+            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / path).write_text(text, encoding='ascii')
+        print(f'{path}: {"stale, run: tox -e genconfig" if is_check else "written"}')
+    return int(is_check and bool(found))
+
+
+def stale() -> dict[str, str]:
+    """Return what the code makes today of the files that differ, by path."""
+    return {path: text for path, text in files().items() if _stored(path) != text}
+
+
+def files() -> dict[str, str]:
+    """Return the text of every file by its path in the repository."""
+    classes = collectors()
+    pollsters = wiring.pollsters(classes.values())
+    commands = ', \\\n    '.join(f'/usr/bin/oie-pollster {name}' for name in sorted(pollsters))
+    return {
+        'etc/ceilometer/pollsters.d/oie.yaml': POLLSTERS_HEADER + definitions(pollsters),
+        'etc/ceilometer/polling.yaml': POLLING,
+        'etc/sudoers.d/oie-ceilometer': SUDOERS.format(commands=commands),
+        'doc/source/admin/metrics.rst': metrics(classes, pollsters),
+    }
+
+
+def _stored(path: str) -> str:
+    try:
+        return (ROOT / path).read_text(encoding='ascii')
+    except FileNotFoundError:
+        return ''
+
+
+def collectors() -> Classes:
+    """Return the collectors that setup.cfg names, whatever else is installed here."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / 'setup.cfg')
+    lines = setup['entry_points'][wiring.COLLECTORS].strip().splitlines()
+    pairs = sorted(tuple(part.strip() for part in line.split('=')) for line in lines)
+    return {
+        name: importlib.metadata.EntryPoint(name, value, wiring.COLLECTORS).load()
+        for name, value in pairs
+    }
+
+
+# --- Ceilometer -------------------------------------------------------------
+
+
+def definitions(pollsters: Mapping[str, ceilometer.Pollster]) -> str:
+    """Return the definitions as YAML, each with what its meter means."""
+    parts = []
+    for pollster in pollsters.values():
+        for (meter, _), definition in zip(pollster.columns, pollster.definitions(), strict=True):
+            text = yaml.safe_dump(
+                [definition], default_flow_style=None, sort_keys=False, width=WIDTH
+            )
+            help = textwrap.indent(textwrap.fill(meter.help, WIDTH - 2), '# ')
+            parts.append(f'{help}\n{text}')
+    return '\n'.join(parts)
+
+
+# --- the reference ----------------------------------------------------------
+
+
+def metrics(classes: Classes, pollsters: Mapping[str, ceilometer.Pollster]) -> str:
+    """Return the reference of all metrics and meters."""
+    default = shown(classes)
+    optional = {name: shown(classes, name) for name in core_options.OPTIONAL}
+    parts = [METRICS_HEADER]
+    for name, each in classes.items():
+        rows = [_row(meter, default, optional) for meter in each.meters() if meter.prometheus]
+        about = inspect.getdoc(each) or ''
+        parts.append(_section(name, '=', _introduction(each, about)))
+        parts.append(_table(('Name', 'Type', 'Unit', 'Labels', 'What it says', 'Source'), rows))
+    parts.append(METERS_HEADER)
+    for pollster in pollsters.values():
+        rows = [
+            (
+                f'``{meter.ceilometer}``',
+                meter.kind.value,
+                meter.unit,
+                f'``{meter.field}``',
+                meter.help,
+                f'``{meter.source}``',
+            )
+            for meter, _ in pollster.columns
+        ]
+        parts.append(_section(pollster.name, '-', ''))
+        parts.append(_table(('Meter', 'Type', 'Unit', 'Key', 'What it says', 'Source'), rows))
+    return '\n'.join(parts)
+
+
+def shown(classes: Classes, *optional: str) -> Labels:
+    """Return the names of the labels by metric, as a node that tells all shows them."""
+    conf = wiring.load(('--config-file', os.devnull), 'generate')
+    conf.set_override('optional', ','.join(optional), 'collector')
+    conf.set_override('extra_specs', [builders.EXTRA_SPEC], 'collector_instance')
+    names: Labels = {}
+    with tempfile.NamedTemporaryFile('w') as schedstats:
+        schedstats.write('1')
+        schedstats.flush()
+        # Whether this kernel counts the waiting of vCPUs must not show in the reference.
+        with mock.patch.object(cpu, 'SCHEDSTATS', schedstats.name):
+            for name, each in classes.items():
+                group = plugins.group_of(wiring.COLLECTORS, name, each)
+                collector = each(conf[group] if group in conf else None, conf.collector)
+                for family in collector.collect(builders.node_before(), builders.node(), {}):
+                    labels = (n for of, _ in family.samples for n, _ in of.pairs)
+                    known = names.get(family.meter.prometheus, ())
+                    names[family.meter.prometheus] = tuple(dict.fromkeys((*known, *labels)))
+    return names
+
+
+def _row(meter: model.Meter, default: Labels, optional: Mapping[str, Labels]) -> tuple[str, ...]:
+    name = meter.prometheus
+    groups = [group for group, found in optional.items() if found.get(name) != default.get(name)]
+    help = meter.help
+    if name in default:
+        labels = _labels(default[name])
+        for group in groups:
+            more = _labels(n for n in optional[group][name] if n not in default[name])
+            labels += f'; with ``{group}`` also {more}'
+    else:
+        [group] = groups
+        labels = _labels(optional[group][name])
+        help += f' Optional: ``{group}``.'
+    return (f'``{name}``', TYPES[meter.kind], meter.unit, labels, help, f'``{meter.source}``')
+
+
+def _labels(names: Iterable[str]) -> str:
+    found = list(names)
+    for short, shared in SHARED:
+        if shared <= set(found):
+            return ', '.join([short, *(f'``{name}``' for name in found if name not in shared)])
+    return ', '.join(f'``{name}``' for name in found)
+
+
+def _introduction(each: type[base.Collector], about: str) -> str:
+    if each.METRIC_SET == 'oie':
+        return about
+    return f'{about}\n\nOnly with ``{each.METRIC_SET}`` in ``[exporter] metric_sets``.'
+
+
+def _section(title: str, underline: str, text: str) -> str:
+    return f'{title}\n{underline * len(title)}\n' + (f'\n{text}\n' if text else '')
+
+
+def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return '\n'.join(
+        ('.. list-table::', '   :header-rows: 1', '', *_cells(titles), *_lines(rows), '')
+    )
+
+
+def _lines(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    for row in rows:
+        yield from _cells(row)
+
+
+def _cells(row: tuple[str, ...]) -> Iterator[str]:
+    """Give the lines of one row of a list-table."""
+    for number, cell in enumerate(row):
+        first = '   * - ' if number == 0 else '     - '
+        yield (
+            textwrap.fill(
+                cell,
+                WIDTH,
+                initial_indent=first,
+                subsequent_indent=' ' * len(first),
+                break_long_words=False,
+                break_on_hyphens=False,
+            ).rstrip()
+            or first.rstrip()
+        )
+
+
+if __name__ == '__main__':
+    sys.exit(main())
