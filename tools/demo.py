@@ -128,7 +128,9 @@ def show(url: str, config: pathlib.Path, uri: str, *, is_once: bool) -> None:
         print(f'$ curl {url}/metrics\n{text}', end='')
         return
     series = sum(not line.startswith('#') for line in text.splitlines())
-    print(f'{series} series at {url}/metrics; open {url}/ in a browser. Ctrl-C ends it.', flush=True)
+    print(
+        f'{series} series at {url}/metrics; open {url}/ in a browser. Ctrl-C ends it.', flush=True
+    )
 
 
 if __name__ == '__main__':

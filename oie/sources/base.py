@@ -36,5 +36,6 @@ class Source(abc.ABC):
     def read(self) -> model.Reading[Any]:
         """Return the present facts, or the last good ones with the error."""
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Let go of connections and threads; must return at once."""

@@ -107,6 +107,7 @@ class Breaker:
             return
         if suspect.is_open:
             suspect.is_open = False
+            suspect.call = None  # and what it brought
             self._save()
         elif self._clock() - suspect.tripped_at > LONGEST_BACKOFF:
             del self._suspects[uuid]

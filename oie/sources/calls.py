@@ -93,9 +93,10 @@ class Calls:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[Call[Any]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Call[Any] | None] = queue.SimpleQueue()
         self._in_flight: set[Call[Any]] = set()
         self._threads = 0
+        self._is_closed = False
         self._statistics: dict[str, model.CallStatistics] = {}
         self._timeouts: collections.Counter[str] = collections.Counter()
 
@@ -123,11 +124,13 @@ class Calls:
             abandoned and stop
         :param on_return: called in that thread when the call is over; it must
             not raise
-        :raises SourceError: ``limit`` calls are in flight already
+        :raises SourceError: ``limit`` calls are in flight already, or closed
         """
         call = Call(name, function)
         call._on_return = on_return
         with self._lock:
+            if self._is_closed:
+                raise exceptions.SourceError(f'{name} not started: no more calls')
             if len(self._in_flight) >= self.limit:
                 raise exceptions.SourceError(
                     f'{name} not started: {self.limit} calls have not returned yet'
@@ -137,6 +140,13 @@ class Calls:
             self._in_flight.add(call)
         self._queue.put(call)
         return call
+
+    def close(self) -> None:
+        """Start no more calls; the threads end with those that are under way."""
+        with self._lock:
+            self._is_closed = True
+            for _ in range(self._threads):
+                self._queue.put(None)
 
     def pace(self) -> None:
         """Wait a moment before a request to libvirt, while other calls are under way.
@@ -189,6 +199,8 @@ class Calls:
     def _work(self) -> None:
         while True:
             call = self._queue.get()
+            if call is None:
+                return
             call._run()
             self._finish(call)
             del call  # else its result lives until the next one comes

@@ -144,6 +144,7 @@ class LibvirtSource(base.Source):
     """
 
     GROUP: ClassVar[str] = 'libvirt'
+    GROUP_HELP: ClassVar[str] = 'The hypervisor: how it is reached and how far it is trusted.'
     OPTS: ClassVar[tuple[cfg.Opt, ...]] = OPTS
 
     def __init__(
@@ -243,6 +244,11 @@ class LibvirtSource(base.Source):
             definitions_cached=len(self._domains.known),
             **daemon.versions,
         )
+
+    def close(self) -> None:
+        """Let go of connections and threads, at once; what hangs is left behind."""
+        self._daemon.close()
+        self._calls.close()
 
     # --- one cycle ----------------------------------------------------------
 

@@ -153,18 +153,27 @@ class Connection:
         if self._handle is None:
             return
         LOG.warning('connection %s to libvirt is lost: %s', self.name, repr(str(reason))[1:-1])
-        self._handle = None
         self._error = f'connection to libvirt is lost: {reason}'
+        self._forget()
+
+    def close(self) -> None:
+        """Let go of the connection, without waiting for it."""
+        if self._handle is not None:
+            self._forget()
+        self._let_go(reserved=0)
+
+    def _forget(self) -> None:
+        self._handle = None
         self._lost.append(self._release)
         self._release = _nothing
 
-    def _let_go(self) -> None:
+    def _let_go(self, reserved: int = _RESERVED) -> None:
         """Undo the callbacks of lost connections, each in a call of its own.
 
         libvirt-python keeps a connection alive for ever, its descriptor too, as
         long as callbacks are registered; undoing them may block like any call.
         """
-        while self._lost and self._calls.free > _RESERVED:
+        while self._lost and self._calls.free > reserved:
             self._undo(self._lost.pop())
 
     def _undo(self, release: Callable[[], None]) -> None:

@@ -67,6 +67,11 @@ class Daemon:
         if reading is not None and time.monotonic() - reading.started > self._timeout:
             reading.is_abandoned = True
 
+    def close(self) -> None:
+        """Let go of both connections, without waiting for it."""
+        self.main.close()
+        self.rescue.close()
+
     # --- what errors mean ---------------------------------------------------
 
     def is_disconnect(self, exc: Exception) -> bool:

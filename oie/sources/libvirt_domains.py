@@ -176,7 +176,8 @@ class DomainReader:
             self._observe(handle, listing)
         records = self._read_records(connection, listing)
         for uuid, one in list(listing.observed.items()):
-            if uuid in records:
+            # A persistent domain that ended meanwhile is still known, as shut off.
+            if uuid in records and not _is_off(records[uuid]):
                 self._accept(one, records[uuid])
             else:
                 self._drop(uuid, listing)
@@ -363,6 +364,10 @@ class DomainReader:
         self._errors['error'] += 1
         listing.failed.add(uuid)
         self._failures.report(uuid, 'not read', exc)
+
+
+def _is_off(record: Record) -> bool:
+    return domain_stats.state(record)[0] == model.DomainState.SHUTOFF
 
 
 def _targets(definition: model.Definition) -> frozenset[str]:

@@ -55,6 +55,15 @@ class _Chunk:
     connection: libvirt_connection.Connection
     deadline: float = 0.0
     is_extended: bool = False
+    opened: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.opened = self.connection.opened
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the connection is still the one that the handles came from."""
+        return self.connection.is_open and self.connection.opened == self.opened
 
 
 class MonitorReader:
@@ -146,8 +155,7 @@ class MonitorReader:
     def _call(
         self, chunk: _Chunk, returned: queue.SimpleQueue[calls.Call[dict[str, Record]]]
     ) -> calls.Call[dict[str, Record]]:
-        # Not opened here: the handles belong to the connection they came from.
-        if not chunk.connection.is_open:
+        if not chunk.is_usable:
             raise exceptions.SourceError('the connection to libvirt was lost meanwhile')
         handle = chunk.connection.get(self._timeout)
         handles = list(chunk.handles.values())
@@ -178,7 +186,7 @@ class MonitorReader:
 
     def _halve(self, chunk: _Chunk, exc: Exception) -> list[_Chunk]:
         uuids = list(chunk.handles)
-        if not chunk.connection.is_open:
+        if not chunk.is_usable:
             self.errors['unreachable'] += len(uuids)
             return []
         if len(uuids) == 1:
@@ -245,8 +253,8 @@ class MonitorReader:
         """Return whose monitor is occupied for as long as we have been waiting.
 
         A domain with a long job (a migration) never shows as occupied: what its
-        monitor is asked meanwhile counts as part of the job. So it is suspected
-        when nobody else is.
+        monitor is asked meanwhile counts as part of the job, long or not. So it
+        is suspected when nobody else is, and after more time.
         """
         long = self._timeout * 1000 / 2
         found: dict[int, set[str]] = {}
@@ -255,7 +263,7 @@ class MonitorReader:
             if since_ms >= long:
                 found.setdefault(state, set()).add(uuid)
         occupied, job = model.ControlState.OCCUPIED, model.ControlState.JOB
-        return found.get(occupied) or found.get(job) or set()
+        return found.get(occupied) or (chunk.is_extended and found.get(job)) or set()
 
     def _leave(
         self, call: calls.Call[dict[str, Record]], chunk: _Chunk, suspects: set[str]

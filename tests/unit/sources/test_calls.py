@@ -200,6 +200,23 @@ def test_a_call_that_is_over_keeps_nothing_of_what_it_worked_on():
     assert Handle.gone.wait(LONG)
 
 
+def test_closed_means_no_more_calls_and_no_idle_threads(gate):
+    bounded = calls.Calls(3)
+    threads = {bounded.run('thread', lambda call: threading.current_thread(), LONG)}
+    under_way = bounded.start('hangs', lambda call: (gate(), threading.current_thread())[1])
+    assert gate.entered.wait(LONG)
+    last = bounded.start('last', lambda call: threading.current_thread())
+    bounded.close()
+    with pytest.raises(exceptions.SourceError, match='late not started: no more calls'):
+        bounded.start('late', lambda call: None)
+    threads.add(last.wait(LONG))
+    gate.release()
+    threads.add(under_way.wait(LONG))
+    for thread in threads:
+        thread.join(LONG)
+        assert not thread.is_alive()
+
+
 def test_a_machine_without_threads_refuses_and_loses_no_place(monkeypatch):
     class NoThread:
         def __init__(self, **_options):

@@ -18,6 +18,7 @@ import json
 import logging
 import sys
 import threading
+import time
 import types
 
 import hypothesis
@@ -30,10 +31,12 @@ from oie.sources import libvirt_connection
 from tests import fakes
 
 LONG = 5.0
+# For guests that do not answer: it costs so much, and busy machines are slow.
+SHORT = 0.2
 OPTIONS = {
     'uri': 'qemu:///system',
-    'timeout': 2.0,
-    'monitor_timeout': 0.1,
+    'timeout': LONG,
+    'monitor_timeout': LONG,
     'busy_limit': 0.05,
     'chunk_size': 16,
     'parallel_calls': 2,
@@ -151,10 +154,10 @@ def test_versions_are_read_without_waiting_for_them(host, make):
 def test_versions_that_never_come_count_as_a_stuck_call(host, make):
     gate = host.gate()
     host.scripts['getVersion'] = gate
-    source = make(timeout=0.2)
+    source = make(timeout=SHORT)
     read(source)
     assert gate.entered.wait(LONG)
-    threading.Event().wait(0.2)
+    threading.Event().wait(SHORT)
     read(source)
     assert source.hypervisor().stuck_calls == 1
 
@@ -236,6 +239,22 @@ def test_a_domain_that_ends_before_its_statistics_costs_itself(host, make):
     source = make()
     assert read(source).keys() == {'a'}
     assert source.hypervisor().domain_errors == {'gone': 1}
+
+
+def test_a_persistent_domain_that_ends_is_known_as_shut_off_and_costs_itself(host, make):
+    """Its definition stays, so libvirt gives a record of it all the same."""
+    host.add('a')
+    guest = host.add('b')
+    source = make()
+    read(source)
+
+    def stop():
+        guest.state = (5, 1)
+
+    host.scripts['safeStatistics'] = stop
+    assert read(source).keys() == {'a'}
+    assert source.hypervisor().domain_errors == {'gone': 1}
+    assert source.hypervisor().domains_by_state == {'running': 1}
 
 
 def test_a_domain_that_ends_before_tier_two_keeps_tier_one(host, make):
@@ -414,6 +433,18 @@ def test_an_interface_the_xml_never_names_is_asked_for_once(host, make):
     assert host.count('XMLDesc', guest.uuid) == 3
 
 
+def test_a_domain_that_ends_amid_a_disagreement_costs_nothing_else(host, make):
+    host.add('a')
+    guest = host.add('b')
+    source = make()
+    read(source)
+    guest.interfaces.append('tap2')
+    guest.scripts['XMLDesc'] = fakes.gone()
+    instances = read(source)
+    assert instances['a'].is_complete
+    assert [nic.device.target for nic in instances['b'].interfaces] == ['tap1']
+
+
 def test_a_disagreement_that_cannot_be_settled_costs_nothing(host, make, said):
     guest = host.add('a')
     source = make()
@@ -543,7 +574,7 @@ def test_a_wedged_guest_loses_only_tier_two_from_the_first_cycle(host, make):
         host.add(name)
     wedged = host.add('wedged', cpu_time_ns=7)
     wedged.wedge()
-    source = make()
+    source = make(monitor_timeout=SHORT)
     for _ in range(3):
         instances = read(source)
         for name in 'abc':
@@ -559,11 +590,33 @@ def test_a_wedged_guest_loses_only_tier_two_from_the_first_cycle(host, make):
     assert instances['wedged'].control.state == model.ControlState.OCCUPIED
 
 
+def test_a_guest_that_leaves_amid_the_rescue_costs_only_itself(host, make):
+    for name in 'abc':
+        host.add(name)
+    leaver = host.guests[next(iter(host.guests))]
+    wedged = host.add('wedged')
+    wedged.wedge()
+    source = make(monitor_timeout=SHORT)
+    looks = []
+
+    def leave():
+        looks.append(1)
+        if len(looks) == 2:  # the first is tier one's
+            host.guests.pop(leaver.uuid)
+            raise fakes.gone()
+
+    leaver.scripts['controlInfo'] = leave
+    instances = read(source)
+    assert instances['b'].is_complete
+    assert instances['c'].is_complete
+    assert instances['a'].monitor is None
+
+
 def test_a_guest_that_answers_again_is_complete_again(host, make):
     host.add('a')
     guest = host.add('b')
     guest.wedge()
-    source = make()
+    source = make(monitor_timeout=SHORT)
     read(source)
     guest.resume()
     wait_until(lambda: source.hypervisor().stuck_calls == 0)
@@ -574,7 +627,7 @@ def test_a_guest_that_answers_again_is_complete_again(host, make):
 def test_a_guest_that_is_rebooted_hard_is_believed_at_once(host, make):
     guest = host.add('a')
     guest.wedge()
-    source = make()
+    source = make(monitor_timeout=SHORT)
     read(source)
     for _ in range(5):
         source._breaker.trip(guest.uuid, source._breaker._suspects[guest.uuid].call)
@@ -587,7 +640,7 @@ def test_a_guest_that_is_rebooted_hard_is_believed_at_once(host, make):
 
 def test_last_values_of_a_guest_that_wedges_stay_with_their_time(host, make):
     guest = host.add('a')
-    source = make()
+    source = make(monitor_timeout=SHORT)
     before = read(source)['a']
     guest.wedge()
     after = read(source)['a']
@@ -600,7 +653,7 @@ def test_last_values_of_a_guest_that_wedges_stay_with_their_time(host, make):
 
 def test_values_of_an_earlier_qemu_do_not_stay(host, make):
     guest = host.add('a')
-    source = make()
+    source = make(monitor_timeout=SHORT)
     read(source)
     host.restart_guest(guest)
     guest.wedge()
@@ -626,7 +679,7 @@ def test_a_guest_that_is_hardly_busy_or_migrating_is_asked(host, make, control):
 def test_a_wedged_guest_in_a_migration_is_asked_once(host, make):
     guest = host.add('a', control=[1, 0, 3_600_000])
     guest.wedge()
-    source = make()
+    source = make(monitor_timeout=SHORT)
     for _ in range(3):
         read(source)
         for suspect in source._breaker._suspects.values():
@@ -689,11 +742,11 @@ def test_two_wedged_guests_are_no_distress(host, make):
 def test_never_more_than_four_calls_and_never_two_in_one_guest(host, make):
     """Half of the guests wedge one after the other, some recover, one after the other."""
     guests = [host.add(f'guest-{n}') for n in range(12)]
-    source = make(chunk_size=2, monitor_timeout=0.05, optional=frozenset({'block_jobs'}))
+    source = make(monitor_timeout=SHORT, chunk_size=2, optional=frozenset({'block_jobs'}))
     for guest in guests[:6]:
         guest.wedge()
         assert source.read().error == ''
-        assert source.hypervisor().stuck_calls <= 3
+        assert source.hypervisor().stuck_calls <= 4
     for guest in guests[:3]:
         guest.resume()
         assert source.read().error == ''
@@ -706,10 +759,10 @@ def test_suspects_survive_a_restart(host, make, tmp_path):
     host.add('a')
     guest = host.add('b')
     guest.wedge()
-    read(make(suspects_path=str(path)))
+    read(make(monitor_timeout=SHORT, suspects_path=str(path)))
     assert json.loads(path.read_text()) == [guest.uuid]
     guest.resume()
-    again = make(suspects_path=str(path))
+    again = make(monitor_timeout=SHORT, suspects_path=str(path))
     instances = read(again)
     assert instances['a'].is_complete
     assert not instances['b'].is_complete
@@ -720,6 +773,15 @@ def test_groups_are_asked_only_when_they_are_wanted(host, make):
     host.add('a', record=fakes.record(**{'cpu.user': 5, 'memory.bandwidth.monitor.count': 0}))
     assert read(make())['a'].monitor.cpu_user_ns is None
     assert read(make(optional=frozenset({'cpu_split'})))['a'].monitor.cpu_user_ns == 5
+
+
+def test_resctrl_monitors_are_asked_only_when_they_are_wanted(host, make):
+    bandwidth = {'memory.bandwidth.monitor.count': 1}
+    bandwidth['memory.bandwidth.monitor.0.node.0.bytes.total'] = 7
+    host.add('a', record=fakes.record(**bandwidth))
+    assert read(make())['a'].monitor.bandwidth == ()
+    wanted = read(make(optional=frozenset({'memory_bandwidth'})))['a']
+    assert wanted.monitor.bandwidth == (('0', '0', 'total', 7),)
 
 
 def test_backing_depth_is_counted_only_when_it_is_wanted(host, make):
@@ -802,7 +864,7 @@ def test_a_job_that_does_not_answer_opens_the_breaker(host, make):
     host.add('a')
     guest = host.add('b', control=[1, 0, 100])
     guest.scripts['jobStats'] = host.gate()
-    source = make()
+    source = make(monitor_timeout=SHORT)
     for _ in range(2):
         instances = read(source)
         assert instances['a'].is_complete
@@ -815,7 +877,7 @@ def test_details_leave_a_call_for_the_listing(host, make):
     """Many guests that get stuck one by one must not cost tier one of all."""
     for n in range(6):
         host.add(f'guest-{n}', control=[1, 0, 100], scripts={'jobStats': host.gate()})
-    source = make()
+    source = make(monitor_timeout=SHORT)
     for _ in range(3):
         assert all(instance.is_fresh for instance in read(source).values())
     assert source.hypervisor().stuck_calls == 3
@@ -826,7 +888,7 @@ def test_details_of_many_slow_guests_end_with_the_time_of_a_cycle(host, make):
     for n in range(20):
         slow = {'jobStats': lambda: threading.Event().wait(0.05)}
         host.add(f'guest-{n}', control=[1, 0, 100], scripts=slow)
-    source = make(timeout=0.2)
+    source = make(timeout=SHORT)
     source.read()
     assert 1 <= host.count('jobStats') < 20
     assert source.hypervisor().domain_errors['suspended'] >= 1
@@ -849,6 +911,13 @@ def test_a_finished_job_is_known_at_first_sight_and_not_taken_away(host, make):
     for _ in range(2):
         assert read(source)['a'].last_job == model.Job(type=3, operation=5, downtime_ms=63)
     assert host.count('completedJobStats') == 1
+
+
+def test_without_a_last_job_nothing_is_said_of_one(host, make, said):
+    host.add('a', scripts={'completedJobStats': fakes.Error(fakes.NO_SUPPORT)})
+    instance = read(make())['a']
+    assert (instance.last_job, instance.is_complete) == (None, True)
+    assert said() == []
 
 
 def test_the_last_job_stays_while_another_one_runs(host, make):
@@ -978,6 +1047,26 @@ def test_a_connection_that_dies_silently_is_noticed_by_its_errors(host, make):
     assert len(host.connections) == 2
 
 
+@pytest.mark.parametrize('spoilt', [False, True], ids=['all', 'one by one'])
+def test_a_connection_that_dies_amid_the_bulk_call_is_replaced(host, make, spoilt):
+    guest = host.add('a')
+    source = make()
+    read(source)
+    answers = [fakes.Error(fakes.OPERATION_FAILED)] * spoilt
+
+    def die():
+        if answers:
+            raise answers.pop()
+        host.restart()
+
+    guest.scripts['safeStatistics'] = die
+    reading = source.read()
+    assert 'client socket is closed' in reading.error
+    assert not reading.value[0].is_fresh
+    guest.scripts.clear()
+    assert read(source)['a'].is_complete
+
+
 def test_a_connection_that_dies_amid_the_listing_is_replaced(host, make):
     guest = host.add('a')
     source = make()
@@ -999,7 +1088,7 @@ def test_what_changed_while_nobody_listened_is_read_again(host, make):
 
 def test_events_come_once_also_after_a_reconnect(host, make):
     guest = host.add('a')
-    source = make(optional=frozenset({'lifecycle_events'}))
+    source = make(monitor_timeout=SHORT, optional=frozenset({'lifecycle_events'}))
     read(source)
     guest.wedge()
     read(source)  # opens the rescue connection too
@@ -1013,7 +1102,7 @@ def test_events_come_once_also_after_a_reconnect(host, make):
 
 def test_a_hanging_listing_is_bounded_and_not_made_twice(host, make, said):
     host.add('a')
-    source = make(timeout=0.1)
+    source = make(timeout=SHORT)
     read(source)
     gate = host.gate()
     host.scripts['listAllDomains'] = gate
@@ -1034,7 +1123,7 @@ def test_a_hanging_listing_is_bounded_and_not_made_twice(host, make, said):
 def test_a_listing_nobody_waits_for_any_more_asks_no_further(host, make):
     for n in range(5):
         guest = host.add(f'guest-{n}')
-    source = make(timeout=0.1)
+    source = make(timeout=SHORT)
     gate = host.gate()
     for guest in host.guests.values():
         guest.scripts['info'] = gate
@@ -1049,7 +1138,7 @@ def test_a_listing_nobody_waits_for_any_more_asks_no_further(host, make):
 def test_a_hanging_open_is_bounded_and_not_made_twice(host, make):
     gate = host.gate()
     host.scripts['open'] = gate
-    source = make(timeout=0.05)
+    source = make(timeout=SHORT)
     for _ in range(3):
         assert 'is the daemon stopped or overloaded?' in source.read().error
     assert host.count('open') == 1
@@ -1061,7 +1150,7 @@ def test_a_hanging_open_is_bounded_and_not_made_twice(host, make):
 
 def test_at_most_two_connections_are_ever_open(host, make):
     guests = [host.add(f'guest-{n}') for n in range(6)]
-    source = make(chunk_size=1)
+    source = make(monitor_timeout=SHORT, chunk_size=1)
     for guest in guests[:4]:
         guest.wedge()
         source.read()
@@ -1072,7 +1161,7 @@ def test_the_connection_with_fewer_stuck_calls_is_worked_on(host, make):
     host.add('a')
     guest = host.add('b')
     guest.wedge()
-    source = make()
+    source = make(monitor_timeout=SHORT)
     for _ in range(2):
         read(source)
     main, rescue = host.connections
@@ -1191,6 +1280,21 @@ def _breaks_the_connection(errors):
         isinstance(error, fakes.Error) and error.get_error_domain() != fakes.FROM_QEMU
         for error in errors.values()
     )
+
+
+def test_closed_means_let_go_of_connections_and_threads(host, make):
+    host.add('a')
+    guest = host.add('b')
+    guest.wedge()
+    source = make(monitor_timeout=SHORT)
+    read(source)
+    begun = time.monotonic()
+    source.close()
+    assert time.monotonic() - begun < LONG
+    wait_until(lambda: not any(c.callbacks or c.on_close for c in host.connections))
+    assert source.read().error
+    guest.resume()
+    wait_until(lambda: source.hypervisor().stuck_calls == 0)
 
 
 def test_numbers_of_a_state_nobody_knows_are_told_as_numbers(host, make):

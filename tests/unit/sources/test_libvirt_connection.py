@@ -258,6 +258,16 @@ def test_undoing_that_hangs_is_counted_and_holds_up_nothing(connection, opener, 
     assert bounded.stuck == 1
 
 
+def test_closed_means_let_go_in_silence(connection, opener, bounded, caplog):
+    connection.close()
+    assert bounded.statistics() == {}
+    handle = connection.get(LONG)
+    connection.close()
+    wait_until(lambda: opener.released == [handle])
+    assert not connection.is_open
+    assert caplog.records == []
+
+
 def test_undoing_waits_for_a_free_call(connection, opener, bounded, gate):
     connection.get(LONG)
     for _ in range(2):
