@@ -17,6 +17,7 @@ import collections
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import os
 import pathlib
 import shutil
@@ -78,8 +79,10 @@ class Program:
     def stop(self, timeout: float = 15.0) -> None:
         """End it politely; by force after ``timeout`` seconds."""
         if self._process is not None and self.is_running:
-            self.signal(signal.SIGTERM)
-            self.signal(signal.SIGCONT)
+            for number in (signal.SIGTERM, signal.SIGCONT):
+                # It may be gone before the second one.
+                with contextlib.suppress(LabError):
+                    self.signal(number)
             try:
                 self._process.wait(timeout)
             except subprocess.TimeoutExpired:

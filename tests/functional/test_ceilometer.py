@@ -1,0 +1,266 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Ceilometer's own polling code loads our definitions and makes Samples of our JSON."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import stat
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.functional import exporter as exporters
+from tests.functional import guests as lab_guests
+from tests.functional import lab
+from tests.functional import processes
+
+ROOT = pathlib.Path(__file__).parents[2]
+SHIPPED = ROOT / 'etc/ceilometer'
+
+#: One of each list: without a daemon every definition costs a collection.
+ONE_OF_EACH = ('oie.cpu.total', 'oie.disk.device.read.bytes', 'oie.network.incoming.bytes')
+
+Sample = dict[str, Any]
+Poll = Callable[..., 'Polled']
+
+
+class Polled:
+    """What the agent made of one polling."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.pollsters: list[str] = document['pollsters']
+        self.samples: list[Sample] = document['samples']
+        self.errors: list[str] = document['errors']
+
+    def of(self, meter: str, **fields: object) -> list[Sample]:
+        """Return the samples of a meter with these fields."""
+        return [
+            sample
+            for sample in self.samples
+            if {'counter_name': meter, **fields}.items() <= sample.items()
+        ]
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _ceilometer() -> None:
+    if importlib.util.find_spec('ceilometer') is None:
+        message = 'ceilometer is not installed (tests/functional/requirements.txt)'
+        (pytest.fail if os.environ.get('OIE_REQUIRE_LAB') == '1' else pytest.skip)(message)
+
+
+@pytest.fixture(scope='module')
+def definitions() -> list[dict[str, Any]]:
+    """Return the definitions that we ship."""
+    files = (SHIPPED / 'pollsters.d').glob('*.yaml')
+    return [one for path in files for one in yaml.safe_load(path.read_text(encoding='utf-8'))]
+
+
+@pytest.fixture(scope='module')
+def guests(libvirtd: lab.Libvirtd) -> Iterator[list[lab_guests.Guest]]:
+    """Return a guest of many devices, one without Nova metadata, and one that hangs."""
+    made = [
+        libvirtd.guest(disks=('raw', 'qcow2'), ports=2, port_model='rtl8139', vcpus=2),
+        libvirtd.guest(metadata='none'),
+        libvirtd.guest(),
+    ]
+    for guest in made:
+        guest.start()
+    made[0].send_frames(5)
+    yield made
+    libvirtd.remove(made)
+
+
+@pytest.fixture(scope='module')
+def exporter(
+    libvirtd: lab.Libvirtd, guests: list[lab_guests.Guest]
+) -> Iterator[exporters.Exporter]:
+    """Return an exporter that has read once and will not again while we poll."""
+    settings = {'collector': {'interval': '1h', 'dynamic_cache_expiration': '1h'}}
+    wedged = guests[2]
+    wedged.sigstop()
+    with exporters.Exporter(libvirtd.uri, settings) as running:
+        wedged.sigcont()
+        yield running
+
+
+@pytest.fixture
+def poll(tmp_path: pathlib.Path) -> Poll:
+    """Poll once; ``oie-pollster`` on PATH is ours with the configuration of an exporter."""
+
+    def run(exporter: exporters.Exporter, meters: Sequence[str] = ()) -> Polled:
+        _copy_definitions(tmp_path, meters)
+        _write_command(tmp_path / 'bin', exporter.write_config())
+        environment = processes.environment()
+        path = f'{tmp_path / "bin"}:{environment["PATH"]}'
+        done = subprocess.run(
+            (sys.executable, '-m', 'tests.functional.ceilometer_agent', str(tmp_path)),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            env={**environment, 'PATH': path},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return Polled(json.loads(done.stdout))
+
+    return run
+
+
+def test_every_sample_is_a_value_of_the_json(
+    poll: Poll, exporter: exporters.Exporter, definitions: list[dict[str, Any]]
+) -> None:
+    lists = {name: exporter.pollster(name).entries for name in exporters.POLLSTERS}
+
+    polled = poll(exporter)
+
+    assert polled.errors == []
+    assert set(polled.pollsters) >= {definition['name'] for definition in definitions}
+    expected = {}
+    for definition in definitions:
+        for entry in lists[_list_of(definition)]:
+            if entry[definition['value_attribute']] is not None:
+                expected[definition['name'], entry['resource_id']] = (definition, entry)
+    found = {_key(sample): sample for sample in polled.samples}
+    assert len(found) == len(polled.samples)
+    assert found.keys() == expected.keys()
+    for key, (definition, entry) in expected.items():
+        sample = found[key]
+        assert sample['counter_volume'] == entry[definition['value_attribute']], key
+        assert sample['counter_unit'] == definition['unit']
+        assert sample['counter_type'] == definition['sample_type']
+        assert sample['project_id'] == entry['project_id']
+        assert sample['user_id'] == entry['user_id']
+        metadata = {name: entry[name] for name in definition['metadata_fields']}
+        assert metadata.items() <= sample['resource_metadata'].items()
+
+
+def test_sample_names_the_instance_as_ceilometer_does(
+    poll: Poll, exporter: exporters.Exporter, guests: list[lab_guests.Guest]
+) -> None:
+    guest = guests[0]
+    owner, port = guest.instance.owner, guest.instance.ports[1]
+
+    polled = poll(exporter, ONE_OF_EACH)
+
+    (cpu,) = polled.of('oie.cpu.total', resource_id=guest.uuid)
+    (disk,) = polled.of('oie.disk.device.read.bytes', resource_id=f'{guest.uuid}-vdb')
+    vnic_id = f'{guest.name}-{guest.uuid}-{port.target}'
+    (vnic,) = polled.of('oie.network.incoming.bytes', resource_id=vnic_id)
+    for sample in (cpu, disk, vnic):
+        assert (sample['project_id'], sample['user_id']) == (owner.project_id, owner.user_id)
+        metadata = sample['resource_metadata']
+        assert metadata['display_name'] == guest.instance.display_name
+        assert metadata['name'] == guest.name
+        assert metadata['instance_id'] == guest.uuid
+        assert metadata['instance_host'] == exporters.HOST
+        assert metadata['flavor_name'] == guest.instance.flavor.name
+    assert cpu['counter_volume'] > 0
+    assert (cpu['counter_unit'], cpu['counter_type']) == ('ns', 'cumulative')
+    # The boot sector.
+    (boot,) = polled.of('oie.disk.device.read.bytes', resource_id=f'{guest.uuid}-vda')
+    assert boot['counter_volume'] == 512
+
+
+def test_value_that_is_null_costs_only_its_own_sample(
+    poll: Poll, exporter: exporters.Exporter, guests: list[lab_guests.Guest]
+) -> None:
+    healthy, _, wedged = guests
+
+    polled = poll(exporter, ('oie.cpu.total', 'oie.memory.resident'))
+
+    assert polled.errors == []
+    assert polled.of('oie.cpu.total', resource_id=wedged.uuid)
+    assert polled.of('oie.memory.resident', resource_id=healthy.uuid)
+    assert not polled.of('oie.memory.resident', resource_id=wedged.uuid)
+
+
+def test_guest_without_nova_metadata_has_an_empty_project(
+    poll: Poll, exporter: exporters.Exporter, guests: list[lab_guests.Guest]
+) -> None:
+    guest = guests[1]
+
+    (sample,) = poll(exporter, ('oie.cpu.total',)).of('oie.cpu.total', resource_id=guest.uuid)
+
+    assert not sample['project_id']
+    assert not sample['user_id']
+    assert sample['resource_metadata']['display_name'] == guest.name
+
+
+def test_without_exporter_libvirt_is_read_and_gives_the_same_numbers(
+    poll: Poll, exporter: exporters.Exporter, libvirtd: lab.Libvirtd
+) -> None:
+    alone = exporters.Exporter(libvirtd.uri)
+
+    first, direct, later = (poll(asked, ONE_OF_EACH) for asked in (exporter, alone, alone))
+    alone.close()
+
+    assert direct.errors == []
+    before, after = ({_key(s): s for s in polled.samples} for polled in (first, later))
+    found = {_key(sample): sample for sample in direct.samples}
+    assert before.keys() <= found.keys()
+    for key, sample in before.items():
+        volumes = [by_key[key]['counter_volume'] for by_key in (before, found, after)]
+        assert volumes == sorted(volumes), key
+        for name in ('resource_metadata', 'project_id', 'user_id', 'counter_unit'):
+            assert found[key][name] == sample[name]
+
+
+def test_nothing_to_ask_gives_no_sample_an_error_and_no_exception(
+    poll: Poll, tmp_path: pathlib.Path
+) -> None:
+    nowhere = exporters.Exporter(f'qemu:///system?socket={tmp_path}/none')
+
+    polled = poll(nowhere, ONE_OF_EACH)
+    nowhere.close()
+
+    assert polled.samples == []
+    assert len(polled.errors) >= len(ONE_OF_EACH)
+
+
+def _key(sample: Sample) -> tuple[str, str]:
+    return sample['counter_name'], sample['resource_id']
+
+
+def _list_of(definition: dict[str, Any]) -> str:
+    """Return which list a definition asks for."""
+    command = definition['host_command'].split()
+    return next(name for name in exporters.POLLSTERS if name in command)
+
+
+def _copy_definitions(directory: pathlib.Path, meters: Sequence[str]) -> None:
+    """Make it like /etc/ceilometer; ``polling.yaml`` as shipped unless meters are named."""
+    shutil.copytree(SHIPPED, directory, dirs_exist_ok=True)
+    if meters:
+        source = {'name': 'oie', 'interval': 300, 'meters': list(meters)}
+        # JSON is YAML too.
+        text = json.dumps({'sources': [source]})
+        (directory / 'polling.yaml').write_text(text, encoding='ascii')
+
+
+def _write_command(directory: pathlib.Path, config: pathlib.Path) -> None:
+    """Put an ``oie-pollster`` first on PATH that has its configuration elsewhere."""
+    directory.mkdir(exist_ok=True)
+    command = directory / 'oie-pollster'
+    line = f'exec {exporters.BIN / "oie-pollster"} "$@" --config-file {config}\n'
+    command.write_text(f'#!/bin/sh\n{line}', encoding='utf-8')
+    command.chmod(command.stat().st_mode | stat.S_IXUSR)

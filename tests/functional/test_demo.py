@@ -1,0 +1,74 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""tools/demo.py shows the main job, with and without guests of one's own."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+from tests.functional import conftest
+from tests.functional import exporter as exporters
+from tests.functional import lab
+
+DEMO = pathlib.Path(__file__).parents[2] / 'tools/demo.py'
+
+
+def test_demo_prints_every_list_and_a_scrape(laboratory: None) -> None:
+    # The test driver of libvirt, whatever runs on this machine.
+    uri = f'test://{DEMO.parent.parent / "etc/oie/demo/node.xml"}'
+
+    lists, scrape = _demo('--uri', uri)
+
+    assert len(lists['instances']) == len(scrape.instances()) == 4
+    assert len({entry['project_id'] for entry in lists['instances']} - {''}) == 2
+    assert scrape.value('oie_libvirt_up') == 1
+    assert all(entry['read_bytes'] is not None for entry in lists['disks'])
+
+
+def test_demo_finds_guests_by_itself(laboratory: None) -> None:
+    lists, scrape = _demo()
+
+    assert lists['instances']
+    assert scrape.instances() == {entry['resource_id'] for entry in lists['instances']}
+
+
+def test_demo_shows_the_guests_of_a_real_libvirtd(
+    libvirtd: lab.Libvirtd, guests: conftest.GuestFactory
+) -> None:
+    new = guests(2)
+
+    lists, scrape = _demo('--uri', libvirtd.uri)
+
+    expected = {guest.uuid for guest in new}
+    assert {entry['resource_id'] for entry in lists['instances']} == expected
+    assert scrape.instances() == expected
+    assert len(lists['disks']) == len(lists['vnics']) == 2
+
+
+def _demo(*arguments: str) -> tuple[dict[str, list[dict[str, str]]], exporters.Scrape]:
+    """Return the printed lists by name, and the printed scrape."""
+    done = subprocess.run(
+        (sys.executable, str(DEMO), '--once', *arguments),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'Traceback' not in done.stderr
+    _, *parts = done.stdout.split('\n$ ')
+    answers = dict(part.split('\n', 1) for part in parts)
+    lists = {name: json.loads(answers[f'oie-pollster {name}']) for name in exporters.POLLSTERS}
+    (scrape,) = (text for command, text in answers.items() if command.startswith('curl'))
+    return lists, exporters.Scrape(scrape, 0)
