@@ -16,6 +16,7 @@
   x ConfigError     a wrong option, file or plugin: the program does not start
   x SourceError     a source could not be read; its last values stay
     + SourceTimeout the same, because it did not answer in time
+    + InconsistentTable  the same, because what came contradicts itself
   x WebError        the endpoint cannot listen
   x PollsterError   no trustworthy answer for Ceilometer
 """
@@ -35,6 +36,10 @@ class SourceError(OieError):
 
 class SourceTimeout(SourceError):
     """A source did not answer in time."""
+
+
+class InconsistentTable(SourceError):
+    """A table came, but it contradicts itself or the kernel's own counter."""
 
 
 class WebError(OieError):
