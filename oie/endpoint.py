@@ -20,6 +20,7 @@ import os
 import time
 from typing import Protocol
 
+from oie import exceptions
 from oie import model
 from oie import service
 from oie import web
@@ -41,7 +42,10 @@ class Pollster(Protocol):
     """Makes the JSON of one list."""
 
     def render(self, snapshot: model.Snapshot) -> bytes:
-        """Return the whole document."""
+        """Return the whole document.
+
+        :raises PollsterError: what it needs is not known
+        """
 
 
 class Endpoint:
@@ -112,9 +116,11 @@ class Endpoint:
         problem, published = self.problem(), self._published()
         if problem or published is None:
             return _line(503, problem)
-        return web.Response(
-            body=pollster.render(published.snapshot), content_type='application/json'
-        )
+        try:
+            body = pollster.render(published.snapshot)
+        except exceptions.PollsterError as exc:
+            return _line(503, str(exc))
+        return web.Response(body=body, content_type='application/json')
 
     def problem(self) -> str:
         """Return why the latest figures must not be trusted, empty when they may."""

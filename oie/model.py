@@ -608,6 +608,6 @@ class Snapshot:
     instances: Reading[tuple[Instance, ...]]
     hypervisor: Hypervisor = Hypervisor()
     flows: Reading[FlowTable | None] = Reading(value=None, read_at=None, seconds=0.0)
-    flow_health: FlowHealth = FlowHealth()
+    flow_health: FlowHealth | None = None
     cycle: CycleStatistics = CycleStatistics()
     web: WebStatistics = WebStatistics()

@@ -208,7 +208,7 @@ class Service:
             instances=dataclasses.replace(reading, value=served),
             hypervisor=self._source.hypervisor(),
             flows=flows,
-            flow_health=model.FlowHealth() if self._flows is None else self._flows.health(),
+            flow_health=None if self._flows is None else self._flows.health(),
             cycle=self._cycle,
             web=self._web(),
         )

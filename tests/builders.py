@@ -272,6 +272,86 @@ def later(
     return dataclasses.replace(known, **{**values, **more})
 
 
+def flow_direction(**more: Any) -> model.FlowDirection:
+    """Return 30 connections to 25 remotes at 3 ports, a third of them unanswered."""
+    values: dict[str, Any] = {
+        'flows': 30,
+        'unreplied': 10,
+        'remotes': 25,
+        'largest_remote': 4,
+        'ports': 3,
+        'largest_port': 21,
+        'new_remotes': 5,
+        'new_ports': 1,
+    }
+    return model.FlowDirection(**{**values, **more})
+
+
+def address_flows(
+    of: model.Definition | None = None, address: model.Address | None = None, **more: Any
+) -> model.AddressFlows:
+    """Return the flows of an active fixed IP, by default the first one of the definition."""
+    of = of or definition()
+    values: dict[str, Any] = {
+        'definition': of,
+        'address': address or of.addresses[0],
+        'entries': 41,
+        'outbound': flow_direction(),
+        'inbound': flow_direction(flows=9, unreplied=0, remotes=8, new_remotes=2),
+        'is_active': True,
+    }
+    return model.AddressFlows(**{**values, **more})
+
+
+def flow_table(*addresses: model.AddressFlows, **more: Any) -> model.FlowTable:
+    """Return a table of 1000 entries in which these fixed IPs have their flows."""
+    values: dict[str, Any] = {
+        'entries': 1000,
+        'odd': 11,
+        'unattributed': 120,
+        'ambiguous': 13,
+        'addresses': addresses,
+    }
+    return model.FlowTable(**{**values, **more})
+
+
+def flows(*addresses: model.AddressFlows, **more: Any) -> model.Reading[model.FlowTable | None]:
+    """Return a complete reading of such a table."""
+    values: dict[str, Any] = {
+        'value': flow_table(*addresses),
+        'read_at': NOW - 0.5,
+        'seconds': 0.0654321,
+    }
+    return model.Reading(**{**values, **more})
+
+
+def flows_of(*instances: model.Instance) -> model.Reading[model.FlowTable | None]:
+    """Return a complete reading in which every fixed IP of the instances is active."""
+    return flows(
+        *(
+            address_flows(instance.definition, address)
+            for instance in instances
+            for address in instance.definition.addresses
+        )
+    )
+
+
+def flow_health(**more: Any) -> model.FlowHealth:
+    """Return a table that is a quarter full and has been read with some trouble."""
+    values: dict[str, Any] = {
+        'counted': 1024,
+        'maximum': 4096,
+        'errors': 3,
+        'inconsistent': 2,
+        'zone_map': 'ovn',
+        'zones': 7,
+        'zone_map_read_at': NOW - 4,
+        'zone_conflicts': 1,
+        'accounts_bytes': False,
+    }
+    return model.FlowHealth(**{**values, **more})
+
+
 def reading(*instances: model.Instance, **more: Any) -> model.Reading[tuple[model.Instance, ...]]:
     """Return what a source gave that could read all of them."""
     return model.Reading(**{'value': instances, 'read_at': NOW, 'seconds': 0.01, **more})
@@ -326,17 +406,40 @@ def node() -> model.Snapshot:
     """Return a host of three guests that shows every meter.
 
     One is busy in every way there is, one idle without a balloon driver, one a
-    stranger to Nova with an awkward name.
+    stranger to Nova with an awkward name. Of the two fixed IPs of the busy one,
+    one scans and one is quiet.
     """
+    scanning = busy()
+    ipv4, ipv6 = scanning.definition.addresses
     return snapshot(
-        busy(),
+        scanning,
         idle(),
         stranger(),
         hypervisor=hypervisor(),
+        flows=flows(
+            address_flows(
+                scanning.definition,
+                ipv4,
+                is_saturated=True,
+                patterns=frozenset({'horizontal_scan', 'fan_out'}),
+            ),
+            quiet_flows(scanning.definition, ipv6),
+        ),
+        flow_health=flow_health(),
         cycle=cycle(),
         web=model.WebStatistics(
             requests={'2xx': 12, '4xx': 1}, dropped={'slow': 2}, connections=3
         ),
+    )
+
+
+def quiet_flows(of: model.Definition, address: model.Address) -> model.AddressFlows:
+    """Return the flows of a fixed IP that has one unanswered connection without a port."""
+    one = model.FlowDirection(
+        flows=1, unreplied=1, remotes=1, largest_remote=1, new_remotes=0, new_ports=0
+    )
+    return address_flows(
+        of, address, entries=1, outbound=one, inbound=model.FlowDirection(), is_active=False
     )
 
 

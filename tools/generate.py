@@ -35,6 +35,7 @@ import tempfile
 import textwrap
 from unittest import mock
 
+from oslo_config import cfg
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -115,7 +116,8 @@ Metrics
 
 Every series and every meter there is, by collector: ``[collector] enabled``
 chooses among the collectors, ``[collector] optional`` adds the groups of
-series that are marked with their names.
+series that are marked with their names, and some collectors have switches of
+their own.
 
 Labels that many series share are named in short:
 
@@ -125,6 +127,7 @@ Labels that many series share are named in short:
 *disk*                    those of *instance*, and ``disk_uuid``,
                           ``disk_type``, ``disk_path``
 *interface*               those of *instance*, and ``interface``
+*address*                 those of *instance*, and ``ip``, ``family``
 ========================  ===================================================
 
 What could not be read, or what a hypervisor does not report, is absent, never
@@ -147,6 +150,7 @@ INSTANCE = frozenset({'domain', 'instance_uuid', 'project_uuid', 'user_uuid'})
 SHARED = (
     ('*disk*', INSTANCE | {'disk_uuid', 'disk_type', 'disk_path'}),
     ('*interface*', INSTANCE | {'interface'}),
+    ('*address*', INSTANCE | {'ip', 'family'}),
     ('*instance*', INSTANCE),
 )
 TYPES = {
@@ -159,6 +163,7 @@ TYPES = {
 
 Classes = Mapping[str, type[base.Collector]]
 Labels = dict[str, tuple[str, ...]]
+Switch = tuple[str, str]
 
 
 def main() -> int:
@@ -233,11 +238,10 @@ def definitions(pollsters: Mapping[str, ceilometer.Pollster]) -> str:
 
 def metrics(classes: Classes, pollsters: Mapping[str, ceilometer.Pollster]) -> str:
     """Return the reference of all metrics and meters."""
-    default = shown(classes)
-    optional = {name: shown(classes, name) for name in core_options.OPTIONAL}
+    labels = Shown(classes)
     parts = [METRICS_HEADER]
     for name, each in classes.items():
-        rows = [_row(meter, default, optional) for meter in each.meters() if meter.prometheus]
+        rows = [_row(meter, labels) for meter in each.meters() if meter.prometheus]
         about = inspect.getdoc(each) or ''
         parts.append(_section(name, '=', _introduction(each, about)))
         parts.append(_table(('Name', 'Type', 'Unit', 'Labels', 'What it says', 'Source'), rows))
@@ -259,10 +263,42 @@ def metrics(classes: Classes, pollsters: Mapping[str, ceilometer.Pollster]) -> s
     return '\n'.join(parts)
 
 
-def shown(classes: Classes, *optional: str) -> Labels:
+class Shown:
+    """The names of the labels by metric: by default, and with what is optional.
+
+    :ivar optional: by group of series that is switched on
+    :ivar switched: with every switch of the collectors on
+    :ivar without: the same but for one switch, by that switch
+    """
+
+    def __init__(self, classes: Classes) -> None:
+        self.default = shown(classes)
+        self.optional = {name: shown(classes, (name,)) for name in core_options.OPTIONAL}
+        switches = tuple(_switches(classes))
+        self.switched = shown(classes, switches=switches)
+        self.without = {
+            switch: shown(classes, switches=[other for other in switches if other != switch])
+            for switch in switches
+        }
+
+
+def _switches(classes: Classes) -> Iterator[Switch]:
+    """Give group and name of the options that switch series on."""
+    for name, each in classes.items():
+        group = plugins.group_of(wiring.COLLECTORS, name, each)
+        for option in each.OPTS:
+            if isinstance(option, cfg.BoolOpt) and not option.default:
+                yield group, option.dest
+
+
+def shown(
+    classes: Classes, optional: Iterable[str] = (), switches: Iterable[Switch] = ()
+) -> Labels:
     """Return the names of the labels by metric, as a node that tells all shows them."""
     conf = wiring.load(('--config-file', os.devnull), 'generate')
     conf.set_override('optional', ','.join(optional), 'collector')
+    for group, option in switches:
+        conf.set_override(option, True, group)
     conf.set_override('extra_specs', [builders.EXTRA_SPEC], 'collector_instance')
     names: Labels = {}
     with tempfile.NamedTemporaryFile('w') as schedstats:
@@ -280,8 +316,8 @@ def shown(classes: Classes, *optional: str) -> Labels:
     return names
 
 
-def _row(meter: model.Meter, default: Labels, optional: Mapping[str, Labels]) -> tuple[str, ...]:
-    name = meter.prometheus
+def _row(meter: model.Meter, shown: Shown) -> tuple[str, ...]:
+    name, default, optional = meter.prometheus, shown.default, shown.optional
     groups = [group for group, found in optional.items() if found.get(name) != default.get(name)]
     help = meter.help
     if name in default:
@@ -289,10 +325,14 @@ def _row(meter: model.Meter, default: Labels, optional: Mapping[str, Labels]) ->
         for group in groups:
             more = _labels(n for n in optional[group][name] if n not in default[name])
             labels += f'; with ``{group}`` also {more}'
-    else:
+    elif groups:
         [group] = groups
         labels = _labels(optional[group][name])
         help += f' Optional: ``{group}``.'
+    else:
+        labels = _labels(shown.switched[name])
+        needed = [switch for switch, found in shown.without.items() if name not in found]
+        help += f' Only with {", ".join(f"``[{group}] {option}``" for group, option in needed)}.'
     return (f'``{name}``', TYPES[meter.kind], meter.unit, labels, help, f'``{meter.source}``')
 
 

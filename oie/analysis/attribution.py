@@ -173,12 +173,15 @@ class Owners:
         owned: dict[int, int],
     ) -> None:
         key = key_of(address.ip)
+        mine = int(_owned(np.array([key], np.uint64), np.array([number], np.int32))[0])
+        if mine in owned:
+            # Two ports of one instance with one address are one fixed IP.
+            return
         slot = len(self.slots)
         self.slots.append(Slot(definition, address))
         self.instance_of.append(number)
         plain[int(key)] = AMBIGUOUS if int(key) in plain else slot
-        mine = _owned(np.array([key], np.uint64), np.array([number], np.int32))
-        owned[int(mine[0])] = slot
+        owned[mine] = slot
 
     def find(self, found: U64, zone_owners: I32 | None) -> I32:
         """Return the slot of each address key, NOBODY or AMBIGUOUS.

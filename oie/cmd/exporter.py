@@ -74,7 +74,6 @@ class Daemon:
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         renderer = prometheus.Renderer()
-        self._server: web.Server | None = None
         self._service = service.Service(
             wiring.instances_source(conf),
             wiring.collectors(conf),
@@ -83,6 +82,7 @@ class Daemon:
             interval=conf.collector.interval,
             expiration=conf.collector.dynamic_cache_expiration,
             web=self._web_statistics,
+            flows=wiring.flow_reader(conf),
         )
         self._endpoint = endpoint.Endpoint(
             lambda: self._service.published,
@@ -99,20 +99,18 @@ class Daemon:
 
         :raises WebError: an address cannot be had
         """
-        assert self._server is not None
         self._server.start()
         self._service.start()
 
     def stop(self) -> None:
         """End within a few seconds, whatever libvirt does."""
-        assert self._server is not None
         self._server.stop(2.0)
         self._service.stop(1.0)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where the endpoint listens."""
-        return () if self._server is None else self._server.addresses
+        return self._server.addresses
 
     def _listeners(self, conf: cfg.ConfigOpts) -> list[web.Listener]:
         routes = self._endpoint.tcp_routes()
@@ -134,8 +132,6 @@ class Daemon:
         )
 
     def _web_statistics(self) -> model.WebStatistics:
-        if self._server is None:
-            return model.WebStatistics()
         found = self._server.statistics()
         requests: dict[str, int] = {}
         for (_, status), number in found.requests.items():

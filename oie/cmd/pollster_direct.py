@@ -14,6 +14,7 @@
 
 from collections.abc import Sequence
 import contextlib
+import dataclasses
 import importlib.metadata
 import io
 import logging
@@ -64,7 +65,10 @@ def _collect(argv: Sequence[str]) -> tuple[int, bytes]:
     answer = pollster.ask_exporter(conf.exporter.socket_path, conf.pollster)
     if answer is not None:
         return answer[1], answer[0]
-    return 0, pollsters[conf.pollster].render(_snapshot(conf))
+    snapshot = _snapshot(conf)
+    if 'flows' in pollsters[conf.pollster].needs:
+        snapshot = _with_flows(conf, snapshot)
+    return 0, pollsters[conf.pollster].render(snapshot)
 
 
 def _snapshot(conf: cfg.ConfigOpts) -> model.Snapshot:
@@ -77,6 +81,15 @@ def _snapshot(conf: cfg.ConfigOpts) -> model.Snapshot:
     if reading.error:
         raise exceptions.PollsterError(reading.error)
     return model.Snapshot(taken_at=time.time(), hostname=wiring.hostname(conf), instances=reading)
+
+
+def _with_flows(conf: cfg.ConfigOpts, snapshot: model.Snapshot) -> model.Snapshot:
+    """Read the connection tracking table too; it needs CAP_NET_ADMIN."""
+    reader = wiring.flow_reader(conf)
+    if reader is None:
+        return snapshot
+    flows = reader.read(snapshot.instances.value, 0.0)
+    return dataclasses.replace(snapshot, flows=flows)
 
 
 def _line(exc: Exception) -> bytes:

@@ -27,11 +27,14 @@ from oie import plugins
 from oie import service
 from oie.collectors import base as collectors_base
 from oie.outputs import ceilometer
+from oie.sources.zone_maps import choice
+from oie.sources.zone_maps import kept
 
 LOG = logging.getLogger(__name__)
 
 COLLECTORS = 'oie.collectors'
 SOURCES = 'oie.sources'
+ZONE_MAPS = 'oie.zone_maps'
 
 
 def load(argv: Sequence[str], prog: str, **more: Any) -> cfg.ConfigOpts:
@@ -84,6 +87,44 @@ def instances_source(conf: cfg.ConfigOpts, *, remembers: bool = True) -> service
     return source
 
 
+def flow_reader(conf: cfg.ConfigOpts) -> service.FlowsReader | None:
+    """Return what reads and sums up flows, None where that is switched off.
+
+    :raises ConfigError: there is no such zone map
+    """
+    if not conf.conntrack.enabled:
+        return None
+    # Both import numpy, which costs who does not need it 8 MB and 60 ms.
+    from oie import flow_reader as reader
+    from oie.analysis import flows
+
+    source = plugins.load(SOURCES, ('flows',))['flows']
+    outbound = conf.outbound
+    limits = flows.Limits(
+        minimum=conf.conntrack.min,
+        remembered=outbound.remembered,
+        scan=outbound.scan_threshold,
+        unreplied=outbound.scan_unreplied_ratio,
+        fan_out=outbound.fan_out_threshold,
+    )
+    return reader.FlowReader(source(conf.conntrack, zone_map(conf)), limits)
+
+
+def zone_map(conf: cfg.ConfigOpts) -> kept.KeptZoneMap:
+    """Return the zone map of this host.
+
+    :raises ConfigError: ``[conntrack] zone_map`` names none that is installed
+    """
+    wanted = conf.conntrack.zone_map
+    drivers = {
+        name: plugin(_options(conf, plugins.group_of(ZONE_MAPS, name, plugin)))
+        for name, plugin in plugins.load(
+            ZONE_MAPS, None if wanted == choice.AUTO else (wanted,)
+        ).items()
+    }
+    return kept.KeptZoneMap(drivers, wanted)
+
+
 def _make_directory(path: str) -> None:
     """Make the directory of a file; without it the file is not written, which costs little."""
     try:
@@ -108,6 +149,7 @@ def pollsters(
         monitor=tuple(plain[resource.MONITOR]),
         disk=tuple(plain[resource.DISK]),
         interface=tuple(plain[resource.INTERFACE]),
+        address=tuple(plain[resource.ADDRESS]),
     )
 
 

@@ -38,6 +38,7 @@ class Resource(enum.Enum):
     MONITOR = 'what the QEMU monitor says of an instance'
     DISK = 'disk'
     INTERFACE = 'interface'
+    ADDRESS = 'flows of a fixed IP'
 
 
 Columns = Mapping[Resource, tuple[Column, ...]]

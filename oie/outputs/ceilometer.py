@@ -26,6 +26,7 @@ import hashlib
 import json
 from typing import Any
 
+from oie import exceptions
 from oie import model
 
 Entry = dict[str, Any]
@@ -75,12 +76,14 @@ class Pollster:
     :ivar metadata: keys of every entry that describe, in the order printed
     :ivar columns: meters whose ``field`` is a key of every entry
     :ivar entries: snapshot → (metadata, resources by kind of column)
+    :ivar needs: fields of the snapshot that it shows
     """
 
     name: str
     metadata: tuple[str, ...]
     columns: Columns
     entries: Callable[[model.Snapshot, Columns], Iterator[Entry]]
+    needs: frozenset[str] = frozenset({'instances'})
 
     def render(self, snapshot: model.Snapshot) -> bytes:
         """Return the list as one ASCII JSON document, one entry a line."""
@@ -109,7 +112,7 @@ class Pollster:
 
 
 def pollsters(
-    instance: Columns, monitor: Columns, disk: Columns, interface: Columns
+    instance: Columns, monitor: Columns, disk: Columns, interface: Columns, address: Columns
 ) -> dict[str, Pollster]:
     """Return the pollsters by name, made of the meters that have a Ceilometer name.
 
@@ -129,6 +132,13 @@ def pollsters(
             (*_COMMON, 'vnic_name', 'mac', 'port_id', 'vnic_type', 'vnic_model'),
             _named(interface),
             _vnics,
+        ),
+        Pollster(
+            'flows',
+            (*_COMMON, 'ip', 'family', 'port_id'),
+            _named(address),
+            _flows,
+            frozenset({'instances', 'flows'}),
         ),
     )
     return {pollster.name: pollster for pollster in made}
@@ -189,6 +199,30 @@ def _vnics(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
                 'vnic_model': _text(device.model),
                 **_values(columns, known.get(device.target) if device.target else None),
             }
+
+
+def _flows(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
+    """Give every fixed IP, quiet ones too.
+
+    :raises PollsterError: no complete table is known
+    """
+    table = snapshot.flows.value
+    if table is None:
+        reason = snapshot.flows.error or 'it is switched off by [conntrack] enabled'
+        raise exceptions.PollsterError(f'the connection tracking table is not known: {reason}')
+    instances = {i.definition.uuid: i for i in snapshot.instances.value}
+    for flows in table.addresses:
+        instance = instances.get(flows.definition.uuid)
+        if instance is None:
+            continue
+        resource_id = f'{flows.definition.uuid}-{flows.address.ip}'
+        yield {
+            **_identity(resource_id, instance, snapshot.hostname),
+            'ip': flows.address.ip,
+            'family': flows.address.family,
+            'port_id': _text(flows.address.port_uuid),
+            **_values(columns, flows),
+        }
 
 
 def _identity(resource_id: str, instance: model.Instance, hostname: str) -> Entry:

@@ -30,6 +30,13 @@ Samples = dict[str, dict[frozenset[tuple[str, str]], float | int]]
 
 CLASSES: Mapping[str, type[base.Collector]] = plugins.load(wiring.COLLECTORS)
 ALL_OPTIONAL = tuple(core_options.OPTIONAL)
+# What collectors switch on by options of their own.
+ALL_SWITCHES = {
+    f'{plugins.group_of(wiring.COLLECTORS, name, each)}__{option.dest}': True
+    for name, each in CLASSES.items()
+    for option in each.OPTS
+    if isinstance(option, cfg.BoolOpt)
+}
 
 
 def options(**overrides: Any) -> cfg.ConfigOpts:
@@ -52,8 +59,8 @@ def collector(name: str, **overrides: Any) -> base.Collector:
 
 
 def everything(**overrides: Any) -> dict[str, base.Collector]:
-    """Return every collector with every optional group of series switched on."""
-    return collectors(collector__optional=','.join(ALL_OPTIONAL), **overrides)
+    """Return every collector with everything that is optional switched on."""
+    return collectors(collector__optional=','.join(ALL_OPTIONAL), **{**ALL_SWITCHES, **overrides})
 
 
 def families(

@@ -137,7 +137,7 @@ def test_the_process_is_alive_whatever_libvirt_does():
     assert Answers().get('/healthz').status == 200
 
 
-READY = builders.snapshot(builders.instance())
+READY = builders.snapshot(builders.instance(), flows=builders.flows_of(builders.instance()))
 NOT_READY = {
     'no collection is complete yet': Answers(),
     'libvirt could not be read yet: no such socket': Answers(
@@ -167,7 +167,7 @@ def test_it_is_not_ready_and_says_why(reason):
 # --- pollsters --------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', ['instances', 'disks', 'vnics'])
+@pytest.mark.parametrize('name', ['instances', 'disks', 'vnics', 'flows'])
 def test_a_pollster_gets_the_list_of_the_latest_snapshot(name):
     answer = Answers(READY).poll(name)
     assert (answer.status, answer.content_type) == (200, 'application/json')
@@ -180,10 +180,19 @@ def test_an_empty_host_is_an_empty_list():
 
 
 @pytest.mark.parametrize('reason', NOT_READY)
-@pytest.mark.parametrize('name', ['instances', 'disks', 'vnics'])
+@pytest.mark.parametrize('name', ['instances', 'disks', 'vnics', 'flows'])
 def test_a_pollster_is_refused_rather_than_given_an_empty_or_old_list(name, reason):
     answer = NOT_READY[reason].poll(name)
     assert (answer.status, text(answer)) == (503, f'{reason}\n')
+
+
+def test_a_table_that_is_not_known_costs_the_list_of_flows_alone():
+    unread = builders.flows(value=None, read_at=None, error='it needs CAP_NET_ADMIN')
+    answers = Answers(builders.snapshot(builders.instance(), flows=unread))
+    answer = answers.poll('flows')
+    assert answer.status == 503
+    assert text(answer).endswith('is not known: it needs CAP_NET_ADMIN\n')
+    assert answers.poll('instances').status == answers.get('/readyz').status == 200
 
 
 def test_rendering_a_list_never_holds_up_a_scrape():
@@ -198,6 +207,7 @@ def test_the_socket_answers_only_pollsters_and_tcp_none():
         '/pollsters/instances',
         '/pollsters/disks',
         '/pollsters/vnics',
+        '/pollsters/flows',
     }
 
 

@@ -38,7 +38,11 @@ LITERAL_COUNTERS = {
     'oie_net_rx_gbytes',
     'oie_net_tx_gbytes',
 }
-LITERAL_GAUGES = {'oie_host_dynamic_cache_series_total'}
+LITERAL_GAUGES = {
+    'oie_host_dynamic_cache_series_total',
+    'oie_conntrack_ip_flows_total',
+    'oie_host_conntrack_entries_total',
+}
 LITERAL_UNITS = {
     'oie_host_active_mem_gbytes',
     'libvirt_nova_instance_memory_alloc_kb',
@@ -52,6 +56,7 @@ LITERAL_UNITS = {
 INSTANCE = {'domain', 'instance_uuid', 'project_uuid', 'user_uuid'}
 DISK = INSTANCE | {'disk_uuid', 'disk_type', 'disk_path'}
 INTERFACE = INSTANCE | {'interface'}
+ADDRESS = INSTANCE | {'ip', 'family'}
 NOVA = {'libvirtname', 'novaname', 'novaproject'}
 INFO = INSTANCE | {
     'project_name',
@@ -81,6 +86,18 @@ LABELS = {
     'oie_net_tx_er_total': INTERFACE,
     'oie_net_rx_drp_total': INTERFACE,
     'oie_net_tx_drp_total': INTERFACE,
+    'oie_conntrack_ip_flows_total': ADDRESS,
+    'oie_outbound_unique_remotes': ADDRESS,
+    'oie_outbound_flows': ADDRESS,
+    'oie_outbound_new_remotes': ADDRESS,
+    'oie_outbound_max_flows_single_remote': ADDRESS,
+    'oie_outbound_unique_dst_ports': ADDRESS,
+    'oie_outbound_new_dst_ports': ADDRESS,
+    'oie_outbound_max_flows_single_dst_port': ADDRESS,
+    'oie_host_conntrack_read_duration_seconds': set(),
+    'oie_host_conntrack_entries_total': set(),
+    'oie_host_conntrack_read_errors_total': set(),
+    'oie_conntrack_read_errors_total': set(),
     'oie_host_active_vms': set(),
     'oie_host_active_vcpus': set(),
     'oie_host_active_mem_gbytes': set(),
@@ -104,6 +121,8 @@ COUNTERS = {
 } - {'oie_disk_r_alert_threshold', 'oie_disk_w_alert_threshold'} | {
     'oie_host_collection_errors_total',
     'oie_cache_evictions_total',
+    'oie_conntrack_read_errors_total',
+    'oie_host_conntrack_read_errors_total',
     'libvirt_nova_instance_cpu_time_total',
 }
 
@@ -367,7 +386,7 @@ def test_every_fact_that_a_collector_may_show_is_read_by_some_source():
         *(model.Flavor, model.DiskDevice, model.InterfaceDevice, model.HostDevice),
         *(model.Definition, model.VcpuStatistics, model.Memory, model.DiskStatistics),
         *(model.InterfaceStatistics, model.Job, model.BlockJob, model.MonitorStatistics),
-        *(model.Instance, model.Hypervisor),
+        *(model.Instance, model.Hypervisor, model.FlowHealth),
     )
     unread = [
         f'{noun.__name__}.{field.name}'

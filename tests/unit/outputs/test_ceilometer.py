@@ -22,6 +22,7 @@ import hypothesis
 from hypothesis import strategies as st
 import pytest
 
+from oie import exceptions
 from oie import model
 from oie.cmd import wiring
 from oie.outputs import ceilometer
@@ -29,6 +30,10 @@ from tests import builders
 
 POLLSTERS = wiring.pollsters()
 BY_NAME = pytest.mark.parametrize('name', POLLSTERS)
+# A table is known as a whole or not at all: of flows no single value is missing.
+OF_LIBVIRT = pytest.mark.parametrize(
+    'name', [name for name, each in POLLSTERS.items() if 'flows' not in each.needs]
+)
 
 # Ceilometer's own meters, and those its Gnocchi resource types declare: a second source of
 # one of them makes the two replace each other, or the polling task fail.
@@ -60,6 +65,7 @@ names = st.text(
 
 def entries(name, *instances, **more):
     """Return what a pollster prints of these instances, read as Ceilometer reads it."""
+    more.setdefault('flows', builders.flows_of(*instances))
     printed = POLLSTERS[name].render(builders.snapshot(*instances, **more))
     assert printed.isascii()
     return json.loads(printed, parse_constant=lambda text: pytest.fail(f'{text} is no number'))
@@ -79,7 +85,8 @@ def full():
 
 @BY_NAME
 def test_an_empty_host_is_an_empty_list(name):
-    assert POLLSTERS[name].render(builders.snapshot()) == b'[]\n'
+    snapshot = builders.snapshot(flows=builders.flows())
+    assert POLLSTERS[name].render(snapshot) == b'[]\n'
 
 
 @BY_NAME
@@ -102,7 +109,7 @@ def test_all_entries_have_the_same_keys_also_of_instances_that_are_silent(name):
     assert {'resource_id', 'project_id', 'user_id', *pollster.metadata} | fields == set(found[0])
 
 
-@BY_NAME
+@OF_LIBVIRT
 def test_what_could_not_be_read_is_null_never_zero(name):
     entry = one(name, builders.silent())
     values = {meter.field: entry[meter.field] for meter, _ in POLLSTERS[name].columns}
@@ -110,7 +117,7 @@ def test_what_could_not_be_read_is_null_never_zero(name):
     assert {field for field, value in values.items() if value is not None} <= {'state_code'}
 
 
-@BY_NAME
+@OF_LIBVIRT
 def test_a_monitor_that_never_answered_leaves_nulls(name):
     entry = one(name, builders.instance(monitor=None, interfaces=()))
     values = {meter.field: entry[meter.field] for meter, _ in POLLSTERS[name].columns}
@@ -118,10 +125,37 @@ def test_a_monitor_that_never_answered_leaves_nulls(name):
     assert {field for field, value in values.items() if value is not None} == known
 
 
+@pytest.mark.parametrize(
+    ('error', 'reason'),
+    [
+        ('the kernel refuses the table: EPERM', 'the kernel refuses the table: EPERM'),
+        ('', r'switched off by \[conntrack\] enabled'),
+    ],
+)
+def test_a_table_that_is_not_known_is_refused_never_an_empty_list(error, reason):
+    unread = builders.flows(value=None, read_at=None, error=error)
+    with pytest.raises(exceptions.PollsterError, match=reason):
+        entries('flows', builders.instance(), flows=unread)
+
+
+def test_the_last_table_is_shown_while_a_new_one_cannot_be_read():
+    instance = builders.instance()
+    stale = dataclasses.replace(builders.flows_of(instance), error='only 1 of 500 entries came')
+    assert len(entries('flows', instance, flows=stale)) == 1
+
+
+def test_flows_of_an_instance_that_left_meanwhile_are_left_out():
+    assert entries('flows', flows=builders.flows_of(builders.instance())) == []
+
+
 def test_zeros_are_carried_billing_knows_no_suppression():
     idle = builders.idle()
     assert one('disks', idle)['read_bytes'] == 0
     assert one('vnics', idle)['incoming_bytes'] == 0
+    nothing = model.FlowDirection()
+    quiet = builders.address_flows(entries=0, outbound=nothing, inbound=nothing, is_active=False)
+    [entry] = entries('flows', builders.instance(), flows=builders.flows(quiet))
+    assert {entry[meter.field] for meter, _ in POLLSTERS['flows'].columns} == {0}
 
 
 @BY_NAME
@@ -270,6 +304,27 @@ def test_a_passed_through_interface_is_listed_without_values():
     assert {entry[meter.field] for meter, _ in POLLSTERS['vnics'].columns} == {None}
 
 
+def test_a_fixed_ip_is_instance_and_address():
+    of = builders.definition(
+        addresses=(builders.address(), builders.address(ip='2001:db8::5', family='ipv6'))
+    )
+    ipv4, ipv6 = entries('flows', builders.instance(of))
+    assert ipv4['resource_id'] == f'{builders.UUID}-10.0.0.5'
+    assert ipv6['resource_id'] == f'{builders.UUID}-2001:db8::5'
+    assert (ipv6['ip'], ipv6['family']) == ('2001:db8::5', 'ipv6')
+    assert ipv4['port_id'] == '11111111-1111-4111-8111-111111111111'
+    assert (ipv4['project_id'], ipv4['user_id']) == (builders.PROJECT, builders.USER)
+    assert {meter.field: ipv4[meter.field] for meter, _ in POLLSTERS['flows'].columns} == {
+        'entries': 41,
+        'outbound_flows': 30,
+        'outbound_remotes': 25,
+        'outbound_ports': 3,
+        'outbound_unreplied': 10,
+        'inbound_flows': 9,
+        'inbound_remotes': 8,
+    }
+
+
 def test_without_nova_metadata_live_figures_and_names_stand_in():
     entry = one('instances', builders.stranger())
     assert entry['project_id'] == entry['user_id'] == ''
@@ -350,5 +405,5 @@ def test_a_column_without_a_name_for_ceilometer_is_not_in_the_list():
         prometheus='oie_x', unit='1', kind=model.Kind.GAUGE, help='X.', source='nothing'
     )
     columns = ((meter, lambda _: 1),)
-    made = ceilometer.pollsters(columns, columns, columns, columns)
+    made = ceilometer.pollsters(columns, columns, columns, columns, columns)
     assert all(pollster.columns == () for pollster in made.values())

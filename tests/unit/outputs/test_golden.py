@@ -40,6 +40,8 @@ PROMTOOL = {
             'oie_net_tx_gbytes',
         ),
         'non-counter metrics should not have "_total" suffix': (
+            'oie_conntrack_ip_flows_total',
+            'oie_host_conntrack_entries_total',
             'oie_host_dynamic_cache_series_total',
         ),
         'metric names should not contain abbreviated units': (
@@ -81,7 +83,7 @@ def test_metrics_with_every_set_and_every_option():
     golden.check('metrics_everything.txt', everything().text)
 
 
-@pytest.mark.parametrize('name', ['instances', 'disks', 'vnics'])
+@pytest.mark.parametrize('name', ['instances', 'disks', 'vnics', 'flows'])
 def test_lists_of_the_pollsters(name):
     golden.check(f'{name}.json', wiring.pollsters()[name].render(builders.node()))
 

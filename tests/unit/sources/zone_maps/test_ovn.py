@@ -282,7 +282,7 @@ class TestFetchExternalIds:
         assert capfd.readouterr() == ('', '')
 
     def test_missing_package_is_named(self, path, monkeypatch):
-        monkeypatch.setitem(sys.modules, 'ovsdbapp', None)
+        monkeypatch.setitem(sys.modules, 'ovsdbapp.backend.ovs_idl', None)
         with (
             fakes.serving(path, fakes.recorded),
             pytest.raises(exceptions.SourceError, match=r'ovsdbapp.*pip install "oie\[ovn\]"'),
