@@ -44,7 +44,8 @@ class FlowReader:
     """Keeps the last summaries, and what is needed to tell what is new.
 
     A failed interval changes neither. After an outage, when the summaries are
-    too old to be shown, the next interval is a silent baseline again.
+    too old to be shown, both are forgotten: the next complete interval is a
+    silent baseline again.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class FlowReader:
         self._clock = clock
         self._memory: flows.Memory | None = None
         self._table: model.FlowTable | None = None
+        self._read_at = 0.0
 
     def read(
         self, instances: tuple[model.Instance, ...], max_age: float
@@ -66,9 +68,9 @@ class FlowReader:
         reading = self._source.read(
             lambda zones: attribution.Attribution(attribution.Owners(instances, zones))
         )
-        if reading.value is None:
-            if reading.read_at is None or self._clock() - reading.read_at > max_age:
-                self._memory = self._table = None
+        if self._clock() - self._read_at > max_age:
+            self._memory = self._table = None
+        if reading.value is None or reading.read_at is None:
             return model.Reading(
                 value=self._table and _only(self._table, instances),
                 read_at=reading.read_at,
@@ -78,6 +80,7 @@ class FlowReader:
         self._table, self._memory = flows.summarise(
             reading.value, self._memory, self._limits, odd=self._source.odd
         )
+        self._read_at = reading.read_at
         return model.Reading(value=self._table, read_at=reading.read_at, seconds=reading.seconds)
 
     def health(self) -> model.FlowHealth:

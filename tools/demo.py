@@ -1,3 +1,15 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
 """The main job, for a first look: collect, serve, answer the pollsters.
 
 Uses the libvirtd of this host when it has active guests, else four instances in
@@ -66,7 +78,7 @@ def main() -> int:
 
 
 def find_uri() -> str:
-    """Return the URI of the system's libvirt if guests are active there, else of the test driver."""
+    """Return the system's URI if guests are active there, else that of the test driver."""
     import libvirt
 
     libvirt.registerErrorHandler(lambda _context, _error: None, None)

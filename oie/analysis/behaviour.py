@@ -125,15 +125,20 @@ def seen(ends: attribution.Ends, identities: U64, limit: int) -> Seen:
     )
 
 
-def compare(direction: Direction, now: Seen, before: Seen | None) -> Direction:
-    """Return the direction with what is new since the preceding interval."""
+def compare(
+    direction: Direction, now: Seen, before: Seen | None, fresh: npt.NDArray[np.bool_]
+) -> Direction:
+    """Return the direction with what is new since the preceding interval.
+
+    :param fresh: the slots that were not there then; nothing of them is new
+    """
     if before is None:
         return direction
     slots = len(direction.flows)
     return dataclasses.replace(
         direction,
-        new_remotes=_new(now.remotes, before.remotes, slots),
-        new_ports=_new(now.ports, before.ports, slots),
+        new_remotes=np.where(fresh, 0, _new(now.remotes, before.remotes, slots)),
+        new_ports=np.where(fresh, 0, _new(now.ports, before.ports, slots)),
     )
 
 

@@ -61,6 +61,7 @@ class Memory:
 
     outbound: behaviour.Seen
     inbound: behaviour.Seen
+    known: behaviour.U64
     suspected: Mapping[tuple[str, str], frozenset[str]]
     shown: Mapping[tuple[str, str], frozenset[str]]
 
@@ -76,11 +77,15 @@ def summarise(
     identities = np.array(
         [behaviour.identity(slot.definition.uuid, slot.address.ip) for slot in slots], np.uint64
     )
+    # An address that just came, or came back, has nothing to be compared with.
+    fresh = np.ones(len(slots), np.bool_)
+    if memory is not None:
+        fresh = ~np.isin(identities, memory.known)
     outbound, sent = _direction(
-        found.outbound(), identities, memory.outbound if memory else None, limits
+        found.outbound(), identities, fresh, memory.outbound if memory else None, limits
     )
     inbound, received = _direction(
-        found.inbound(), identities, memory.inbound if memory else None, limits
+        found.inbound(), identities, fresh, memory.inbound if memory else None, limits
     )
     suspected = {
         (slot.definition.uuid, slot.address.ip): patterns
@@ -102,19 +107,20 @@ def summarise(
         ambiguous=found.ambiguous,
         addresses=tuple(addresses),
     )
-    return table, Memory(sent, received, suspected, shown)
+    return table, Memory(sent, received, identities, suspected, shown)
 
 
 def _direction(
     ends: attribution.Ends,
     identities: behaviour.U64,
+    fresh: npt.NDArray[np.bool_],
     before: behaviour.Seen | None,
     limits: Limits,
 ) -> tuple[behaviour.Direction, behaviour.Seen]:
     once = behaviour.distinct(ends)
     direction = behaviour.summarise(once, len(identities))
     now = behaviour.seen(once, identities, limits.remembered)
-    return behaviour.compare(direction, now, before), now
+    return behaviour.compare(direction, now, before, fresh), now
 
 
 def _patterns(outbound: behaviour.Direction, limits: Limits) -> list[frozenset[str]]:

@@ -12,9 +12,9 @@
 
 """Bulk statistics and XML of the running domains → instances of the model.
 
-The one user of libvirt. Each cycle reads in two tiers. Tier one needs no QEMU
-monitor: list, state, CPU time, control info, interface counters. Tier two does:
-vCPUs, memory, disks (``libvirt_monitor``). Both are bounded; a domain that
+Each cycle reads in two tiers. Tier one (``libvirt_domains``) needs no QEMU
+monitor: list, state, CPU time, control info, interface counters. Tier two
+(``libvirt_monitor``) does: vCPUs, memory, disks. Both are bounded; a domain that
 fails costs only itself, and its last good values stay until they expire.
 """
 

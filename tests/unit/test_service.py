@@ -95,6 +95,29 @@ class Source:
         self.is_closed = True
 
 
+class Flows:
+    """Gives a table of the fixed IPs it is asked for, or the error it is told."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.error = ''
+        self.asked: list[tuple[tuple[str, ...], float]] = []
+        self.is_closed = False
+
+    def read(
+        self, instances: tuple[model.Instance, ...], max_age: float
+    ) -> model.Reading[model.FlowTable | None]:
+        self.asked.append((tuple(i.definition.domain for i in instances), max_age))
+        self.clock.now += 0.25
+        return dataclasses.replace(builders.flows_of(*instances), seconds=0.25, error=self.error)
+
+    def health(self) -> model.FlowHealth:
+        return builders.flow_health()
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
 class Renderer:
     """Keeps the families as they are."""
 
@@ -329,6 +352,55 @@ def test_statistics_of_the_endpoint_are_those_of_the_moment():
         assert running.published is not None
         shown = measuring.samples(running.published.exposition)
         assert measuring.only(shown['oie_exporter_http_requests_total']) == expected
+
+
+# --- flows ------------------------------------------------------------------
+
+
+def with_flows(**collectors: base.Collector) -> tuple[Parts, Flows]:
+    """Return a service that reads flows too."""
+    parts = made(exporter=measuring.collector('exporter'), **collectors)
+    flows = parts.service._flows = Flows(parts.clock)
+    return parts, flows
+
+
+def test_flows_are_read_for_the_instances_that_are_shown():
+    parts, flows = with_flows(flows=measuring.collector('flows'))
+    parts.cycles(1)
+    assert flows.asked == [(('a', 'b'), parts.service.max_age())]
+    shown = parts.shown()
+    uuids = {dict(labels)['instance_uuid'] for labels in shown['oie_conntrack_ip_flows_total']}
+    assert uuids == {A.uuid, B.uuid}
+    success = {dict(k)['group']: v for k, v in shown['oie_collector_success'].items()}
+    assert success == {'libvirt': 1, 'conntrack': 1, 'flows': 1}
+
+
+def test_a_table_that_cannot_be_read_counts_as_an_error_and_costs_only_itself():
+    parts, flows = with_flows(counting=Counting(None, None))
+    flows.error = 'EPERM'
+    parts.cycles(2)
+    shown = parts.shown()
+    assert measuring.only(shown['oie_host_collection_errors_total']) == 2
+    assert measuring.only(shown['oie_x']) == 2
+    success = {dict(k)['group']: v for k, v in shown['oie_collector_success'].items()}
+    assert success['conntrack'] == 0
+    assert success['libvirt'] == 1
+
+
+def test_where_nobody_wants_flows_nothing_is_known_of_their_table():
+    parts = made(exporter=measuring.collector('exporter'), flows=measuring.collector('flows'))
+    parts.cycles(1)
+    snapshot = parts.service.published.snapshot
+    assert (snapshot.flows.value, snapshot.flow_health) == (None, None)
+    assert not [name for name in parts.shown() if 'conntrack' in name]
+    groups = {dict(labels)['group'] for labels in parts.shown()['oie_collector_success']}
+    assert 'conntrack' not in groups
+
+
+def test_stop_lets_go_of_the_table():
+    parts, flows = with_flows()
+    parts.service.stop()
+    assert flows.is_closed
 
 
 # --- what the reference tells of its cycle ----------------------------------

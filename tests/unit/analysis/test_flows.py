@@ -124,6 +124,16 @@ class TestSide:
         found = attribute([instance('a', '10.0.0.5')], [Flow('9.9.9.9', '1.1.1.1')])
         assert (found.entries, found.unattributed, found.ambiguous) == (1, 1, 0)
 
+    def test_one_address_at_two_ports_of_an_instance_is_one_fixed_ip(self):
+        """A scrape with two samples of one identity would be refused as a whole (S24)."""
+        twice = instance('a', '10.0.0.5', '10.0.0.5', ports=('port-a', 'port-b'))
+        found = attribute([twice], [Flow('10.0.0.5', '1.1.1.1'), Flow('8.8.8.8', '10.0.0.5')])
+        assert found.entries_of().tolist() == [2]
+        assert found.ambiguous == 0
+        zones = {7: 'port-a', 8: 'port-b'}
+        batch = [Flow('10.0.0.5', '1.1.1.1', zone=7), Flow('10.0.0.5', '2.2.2.2', zone=8)]
+        assert attribute([twice], batch, zones=zones).entries_of().tolist() == [2]
+
 
 class TestZones:
     TWINS = (
@@ -247,6 +257,14 @@ class TestIntervals:
         _, memory = interval(self.OWN, VECTOR, None)
         table, _ = interval(others, VECTOR, memory)
         assert table.addresses[1].outbound.new_remotes == 0
+
+    def test_address_that_just_came_is_its_own_baseline(self):
+        _, memory = interval((instance('b', '10.0.0.7'),), QUIET, None)
+        table, memory = interval(self.OWN, VECTOR, memory)
+        assert table.addresses[0].outbound.new_remotes == 0
+        more = [*VECTOR, Flow('10.0.0.5', '3.3.3.3', 22)]
+        table, _ = interval(self.OWN, more, memory)
+        assert table.addresses[0].outbound.new_remotes == 1
 
     def test_gate_is_entries_or_remotes(self):
         (address,) = interval(self.OWN, VECTOR, None, minimum=5)[0].addresses

@@ -525,6 +525,46 @@ def test_the_numbers_are_the_same_with_and_without_exporter(name, read_directly)
     assert read_directly(snapshot.instances, name) == (0, over_socket)
 
 
+class Flows:
+    """Stands for the connection tracking table."""
+
+    def __init__(self, reading):
+        self.reading = reading
+        self.asked = []
+
+    def read(self, instances, max_age):
+        self.asked.append((instances, max_age))
+        return self.reading
+
+
+def test_flows_are_read_once_for_the_instances_and_for_no_other_list(read_directly, monkeypatch):
+    snapshot = builders.node()
+    flows = Flows(snapshot.flows)
+    monkeypatch.setattr(wiring, 'flow_reader', lambda _conf: flows)
+    expected = wiring.pollsters()['flows'].render(snapshot)
+    assert read_directly(snapshot.instances, 'flows') == (0, expected)
+    assert flows.asked == [(snapshot.instances.value, 0.0)]
+    for name in ('instances', 'disks', 'vnics'):
+        assert read_directly(snapshot.instances, name)[0] == 0
+    assert len(flows.asked) == 1
+
+
+def test_a_table_that_cannot_be_read_is_a_sentence(read_directly, monkeypatch):
+    refused = builders.flows(value=None, read_at=None, error='EPERM; it needs CAP_NET_ADMIN')
+    monkeypatch.setattr(wiring, 'flow_reader', lambda _conf: Flows(refused))
+    status, text = read_directly(builders.reading(builders.instance()), 'flows')
+    assert status == 1
+    assert is_one_sentence(text)
+    assert b'CAP_NET_ADMIN' in text
+
+
+def test_a_table_that_is_switched_off_is_a_sentence(read_directly, monkeypatch):
+    monkeypatch.setattr(wiring, 'flow_reader', lambda _conf: None)
+    status, text = read_directly(builders.reading(builders.instance()), 'flows')
+    assert status == 1
+    assert b'[conntrack] enabled' in text
+
+
 def test_an_empty_host_gives_an_empty_list(read_directly):
     assert read_directly(builders.reading()) == (0, b'[]\n')
 

@@ -270,6 +270,10 @@ class TestLibvirt:
         assert found['Domains'].detail == f'2 could not be read: {said[0]}; {said[1]}'
         assert capsys.readouterr().err == ''
 
+    def test_lists_that_libvirt_alone_gives_are_tried(self, load):
+        detail = rows_of(load(), Source(instance(0), instance(1)))['Pollsters'].detail
+        assert detail.endswith('read from libvirt: 2 instances, 2 disks, 2 vnics')
+
     def test_another_name_of_the_host_in_libvirt_is_shown(self, load):
         found = rows_of(load('[DEFAULT]', 'host = cmp-7'), Source())
         assert found['Host name'].detail == (
