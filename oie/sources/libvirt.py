@@ -220,7 +220,8 @@ class LibvirtSource(base.Source):
             self._failures.report('libvirt', 'not read', error)
             self._instances = {uuid: _stale(i) for uuid, i in self._instances.items()}
         return model.Reading(
-            value=tuple(self._instances.values()),
+            # libvirt's own order changes from start to start.
+            value=tuple(sorted(self._instances.values(), key=_name)),
             read_at=self._read_at,
             seconds=time.monotonic() - started,
             error=error,
@@ -479,6 +480,10 @@ class LibvirtSource(base.Source):
                 return kept
         vcpus = one.known.vcpus.settle(fresh.vcpus, fresh.vcpus_current)
         return dataclasses.replace(fresh, vcpus=vcpus)
+
+
+def _name(instance: model.Instance) -> str:
+    return instance.definition.domain
 
 
 def _name_of(state: int) -> str:
