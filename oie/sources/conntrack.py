@@ -29,20 +29,18 @@ import dataclasses
 import errno
 import os
 import secrets
-import socket
 import struct
 import time
 import types
 
-import numpy as np
-import numpy.typing as npt
-
 from oie import exceptions
 from oie.sources import ctnetlink
+from oie.sources import fingerprints
 from oie.sources import flow_columns
 from oie.sources import namespaces
 from oie.sources import netlink
 from oie.sources import netlink_receiver
+from oie.sources import netlink_socket
 
 NETLINK_NETFILTER = 12
 # Both families at once.
@@ -116,7 +114,7 @@ class Table:
 
     def __init__(self) -> None:
         with contextlib.ExitStack() as opened:
-            self.connection = opened.enter_context(_connect())
+            self.socket = opened.enter_context(netlink_socket.connect(NETLINK_NETFILTER))
             self._count = opened.enter_context(_Number(COUNT))
             self._opened = opened.pop_all()
 
@@ -164,21 +162,6 @@ class _Number:
             raise exceptions.SourceError(f'{self._path}: {exc}') from exc
 
 
-def _connect() -> socket.socket:
-    """Return a socket to netfilter that takes messages from the kernel alone."""
-    try:
-        connection = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
-    except OSError as exc:
-        raise exceptions.SourceError(f'no netlink socket to netfilter: {exc}') from exc
-    try:
-        connection.bind((0, 0))
-        connection.connect((0, 0))
-    except OSError as exc:
-        connection.close()
-        raise exceptions.SourceError(f'the netlink socket to netfilter: {exc}') from exc
-    return connection
-
-
 def read(
     table: Table,
     consume: Consumer,
@@ -193,10 +176,9 @@ def read(
     before = table.count()
     taken = _Taken(consume)
     sequence = secrets.randbits(32)
-    port_id = table.connection.getsockname()[0]
-    decoder = ctnetlink.Decoder(sequence, port_id, templates)
-    request = _request(sequence, port_id)
-    with netlink_receiver.answers(table.connection, request, began + timeout) as buffers:
+    decoder = ctnetlink.Decoder(sequence, table.socket.port_id, templates)
+    request = _request(sequence, table.socket.port_id)
+    with netlink_receiver.answers(table.socket, request, began + timeout) as buffers:
         for buffer in buffers:
             taken.take(decoder.decode(buffer))
     after = table.count()
@@ -225,7 +207,7 @@ class _Taken:
         self.odd = 0
         self._consume = consume
         self._is_done = False
-        self._fingerprints = _Fingerprints()
+        self._fingerprints = fingerprints.Fingerprints()
 
     def take(self, decoded: ctnetlink.Decoded) -> None:
         """Hand on the flows of one buffer.
@@ -263,37 +245,3 @@ class _Taken:
 def _name(error: int) -> str:
     name = errno.errorcode.get(error, str(error))
     return f'{name}; it needs CAP_NET_ADMIN' if error == errno.EPERM else name
-
-
-class _Fingerprints:
-    """Finds entries that came twice, by 64 bits of each.
-
-    Who makes flows chooses addresses and ports, but neither the multipliers,
-    random for each dump, nor the ids, which the kernel draws: nobody can make two
-    entries that look like one. Two of a million do by chance, once in ten
-    million dumps.
-    """
-
-    def __init__(self) -> None:
-        self._multipliers: list[np.uint64] = []
-        self._found: list[npt.NDArray[np.uint64]] = []
-
-    def add(self, flows: flow_columns.Flows) -> None:
-        """Note the entries."""
-        found = np.full(len(flows), flows.family, np.uint64)
-        for place, column in enumerate(flows.identity()):
-            if place == len(self._multipliers):
-                self._multipliers.append(np.uint64(secrets.randbits(64) | 1))
-            # The columns have 32 bits for a reason: of a difference in the highest
-            # of 64 bits a multiplication leaves just that bit, for the next column
-            # to undo.
-            found ^= column
-            found *= self._multipliers[place]
-            found ^= found >> np.uint64(32)
-        self._found.append(found)
-
-    def duplicates(self) -> int:
-        """Return how many entries had come before."""
-        every = np.concatenate((np.zeros(0, np.uint64), *self._found))
-        every.sort()
-        return int(np.count_nonzero(every[1:] == every[:-1]))

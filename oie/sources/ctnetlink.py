@@ -39,9 +39,7 @@ from oie import exceptions
 from oie.sources import flow_columns
 from oie.sources import netlink
 
-Octets = npt.NDArray[np.uint8]
-Words = npt.NDArray[np.uint32]
-Places = npt.NDArray[np.int64]
+Words = netlink.Words
 Path = tuple[int, ...]
 
 NFNL_SUBSYS_CTNETLINK = 1
@@ -238,7 +236,7 @@ class Decoder:
         self._finder = netlink.Finder(CT_NEW, HEADER_BYTES, sequence, port_id)
         self._templates = Templates() if templates is None else templates
 
-    def decode(self, buffer: Octets) -> Decoded:
+    def decode(self, buffer: netlink.Octets) -> Decoded:
         """Return the flows of a buffer of whole messages, in no particular order.
 
         :raises SourceError: the bytes are no such messages, or another's
@@ -296,7 +294,7 @@ class _Blocks:
         ]
 
 
-def _rows(buffer: Octets, positions: Places, length: int) -> Words:
+def _rows(buffer: netlink.Octets, positions: netlink.Places, length: int) -> Words:
     """Return messages of one length as rows of words."""
     words = buffer.view(np.uint32)
     width = length + 3 >> 2

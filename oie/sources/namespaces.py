@@ -69,7 +69,7 @@ class _Visit(Generic[T]):
     def run(self) -> None:
         """Enter and call the function, in the thread that is sacrificed."""
         try:
-            enter(self._path)
+            _enter(self._path)
             self._value = self._function()
         except BaseException as exc:
             self._error = exc
@@ -81,7 +81,7 @@ class _Visit(Generic[T]):
         return self._value
 
 
-def enter(path: str) -> None:
+def _enter(path: str) -> None:
     """Move the calling thread, and no other, into a network namespace for good.
 
     :raises SourceError: the namespace has vanished or may not be entered

@@ -10,18 +10,17 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What watching costs: a table of ratios measured in one run, against real guests.
+"""What watching costs: a table of ratios measured in one run, against real guests and flows.
 
 ``tox -e bench`` (root, Debian's packages). Each line compares two things that
 were measured in turn, because times of a shared machine mean little alone. The
-guests are QEMU under TCG without an operating system.
+guests are QEMU under TCG without an operating system, the flows are made in a private
+network namespace.
 """
 
 import argparse
-from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
-import dataclasses
 import importlib.metadata
 import os
 import pathlib
@@ -37,6 +36,8 @@ import urllib.request
 from oie import service
 from oie.cmd import wiring
 from oie.outputs import prometheus
+from tests.bench import conntrack
+from tests.bench import table
 from tests.functional import lab
 from tests.functional import processes
 from tests.functional import servers
@@ -54,16 +55,6 @@ interval = {interval}
 uri = {uri}
 suspects_path = {directory}/suspects.json
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """One line of the table."""
-
-    what: str
-    measured: str
-    goal: str
-    is_reached: bool
 
 
 class Running:
@@ -102,14 +93,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog='python -m tests.bench', description=__doc__)
     parser.add_argument('--guests', type=int, nargs='+', default=[30, 100])
     parser.add_argument('--seconds', type=int, default=60, help='how long to watch CPU and RSS')
+    parser.add_argument('--only', choices=('libvirt', 'conntrack'), help='one half of the table')
     arguments = parser.parse_args()
     print(machine())
+    if arguments.only != 'conntrack':
+        of_libvirt(arguments.guests, arguments.seconds)
+    if arguments.only != 'libvirt':
+        for title, lines in conntrack.tables():
+            table.show(title, lines)
+    return 0
+
+
+def of_libvirt(counts: list[int], seconds: int) -> None:
+    """Measure with so many guests, then with so many more."""
     with lab.Libvirtd() as libvirtd:
         guests: list[Any] = []
-        for count in sorted(arguments.guests):
+        for count in sorted(counts):
             guests += libvirtd.start_guests(count - len(guests))
-            show(count, list(measure(libvirtd, guests, arguments.seconds)))
-    return 0
+            table.show(f'{count} guests', list(measure(libvirtd, guests, seconds)))
 
 
 def machine() -> str:
@@ -126,28 +127,7 @@ def machine() -> str:
     )
 
 
-def show(count: int, lines: list[Line]) -> None:
-    """Print the table of one number of guests as reStructuredText."""
-    rows = [
-        ('What', 'Measured', 'Goal', ''),
-        *(
-            (line.what, line.measured, line.goal, 'ok' if line.is_reached else 'MISSED')
-            for line in lines
-        ),
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    rule = '  '.join('=' * max(width, 2) for width in widths)
-    print(f'{count} guests\n\n{rule}')
-    for number, row in enumerate(rows):
-        print(
-            '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
-        if number == 0:
-            print(rule)
-    print(f'{rule}\n', flush=True)
-
-
-def measure(libvirtd: lab.Libvirtd, guests: list[Any], seconds: int) -> Iterator[Line]:
+def measure(libvirtd: lab.Libvirtd, guests: list[Any], seconds: int) -> Iterator[table.Line]:
     """Give the lines of the table."""
     yield cycle(libvirtd.uri)
     with tempfile.TemporaryDirectory(prefix='oieb-') as directory:
@@ -160,7 +140,7 @@ def measure(libvirtd: lab.Libvirtd, guests: list[Any], seconds: int) -> Iterator
         yield wedged(Running(libvirtd.uri, pathlib.Path(directory), '3s'), guests[0])
 
 
-def cycle(uri: str) -> Line:
+def cycle(uri: str) -> table.Line:
     """Compare a whole cycle with one bulk call for the same groups."""
     import libvirt
 
@@ -191,34 +171,18 @@ def cycle(uri: str) -> Line:
     for _ in range(3):
         runner.cycle()
         connection.getAllDomainStats(groups, flags)
-    ours, bulk = in_turn(
+    ours, bulk = table.in_turn(
         REPEATS, runner.cycle, lambda: connection.getAllDomainStats(groups, flags)
     )
     runner.stop()
     connection.close()
     ratio = statistics.median(a / b for a, b in zip(ours, bulk, strict=True))
-    return Line(
+    return table.Line(
         'one cycle / one bulk call of the same groups',
-        f'{ratio:.2f} x ({milliseconds(ours)} / {milliseconds(bulk)})',
+        f'{ratio:.2f} x ({table.milliseconds(ours)} / {table.milliseconds(bulk)})',
         'at most 1.15 x',
         ratio <= 1.15,
     )
-
-
-def in_turn(repeats: int, *functions: Callable[[], Any]) -> list[list[float]]:
-    """Return the seconds of each function, called one after the other."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeats):
-        for function, found in zip(functions, times, strict=True):
-            began = time.perf_counter()
-            function()
-            found.append(time.perf_counter() - began)
-    return times
-
-
-def milliseconds(seconds: list[float]) -> str:
-    """Return the median as text."""
-    return f'{statistics.median(seconds) * 1000:.1f} ms'
 
 
 def fetch(url: str) -> bytes:
@@ -227,24 +191,24 @@ def fetch(url: str) -> bytes:
         return bytes(answer.read())
 
 
-def scrapes(uri: str, port: int) -> Iterator[Line]:
+def scrapes(uri: str, port: int) -> Iterator[table.Line]:
     """Compare a scrape with one of Debian's prometheus-libvirt-exporter."""
     with servers.DebianExporter(uri) as other:
         theirs_url, ours_url = f'{other.url}/metrics', f'http://127.0.0.1:{port}/metrics'
         for url in (ours_url, theirs_url):
             fetch(url)
-        ours, theirs = in_turn(REPEATS, lambda: fetch(ours_url), lambda: fetch(theirs_url))
+        ours, theirs = table.in_turn(REPEATS, lambda: fetch(ours_url), lambda: fetch(theirs_url))
         size, other_size = len(fetch(ours_url)), len(fetch(theirs_url))
     ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
-    yield Line(
+    yield table.Line(
         'scrape of prometheus-libvirt-exporter / ours',
-        f'{ratio:.0f} x ({milliseconds(theirs)} for {other_size // 1000} kB / '
-        f'{milliseconds(ours)} for {size // 1000} kB)',
+        f'{ratio:.0f} x ({table.milliseconds(theirs)} for {other_size // 1000} kB / '
+        f'{table.milliseconds(ours)} for {size // 1000} kB)',
         'at least 30 x',
         ratio >= 30,
     )
     median = statistics.median(ours)
-    yield Line(
+    yield table.Line(
         'a scrape at the client, median',
         f'{median * 1000:.1f} ms',
         'at most 3 ms',
@@ -252,7 +216,7 @@ def scrapes(uri: str, port: int) -> Iterator[Line]:
     )
 
 
-def pollster(config: pathlib.Path) -> Line:
+def pollster(config: pathlib.Path) -> table.Line:
     """Time oie-pollster as a whole process against the running exporter."""
     command = [BIN / 'oie-pollster', 'instances', '--config-file', config]
 
@@ -260,8 +224,8 @@ def pollster(config: pathlib.Path) -> Line:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     run()
-    median = statistics.median(in_turn(20, run)[0])
-    return Line(
+    median = statistics.median(table.in_turn(20, run)[0])
+    return table.Line(
         'oie-pollster instances, whole process, median of 20',
         f'{median * 1000:.0f} ms',
         'at most 80 ms',
@@ -269,7 +233,7 @@ def pollster(config: pathlib.Path) -> Line:
     )
 
 
-def resources(pid: int, port: int, seconds: int) -> Iterator[Line]:
+def resources(pid: int, port: int, seconds: int) -> Iterator[table.Line]:
     """Watch CPU time and memory of the exporter while it is scraped every 10 s."""
     began, used = time.monotonic(), processes.cpu_seconds(pid)
     while time.monotonic() - began < seconds:
@@ -277,16 +241,16 @@ def resources(pid: int, port: int, seconds: int) -> Iterator[Line]:
         time.sleep(10)
     percent = (processes.cpu_seconds(pid) - used) / (time.monotonic() - began) * 100
     rss = processes.rss_bytes(pid) / 2**20
-    yield Line(
+    yield table.Line(
         'CPU of the daemon at 10 s, scraped at 10 s',
         f'{percent:.2f} % of a core',
         'at most 0.5 %',
         percent <= 0.5,
     )
-    yield Line('RSS of the daemon', f'{rss:.0f} MiB', 'at most 70 MB', rss * 2**20 <= 70e6)
+    yield table.Line('RSS of the daemon', f'{rss:.0f} MiB', 'at most 70 MB', rss * 2**20 <= 70e6)
 
 
-def wedged(exporter: Running, guest: Any) -> Line:
+def wedged(exporter: Running, guest: Any) -> table.Line:
     """Stop one QEMU by signal; count in how many cycles any other guest was not complete."""
     complete: list[tuple[int, int]] = []
     with exporter.run():
@@ -305,7 +269,7 @@ def wedged(exporter: Running, guest: Any) -> Line:
         finally:
             guest.sigcont()
     worst = min(good - total for good, total in complete)
-    return Line(
+    return table.Line(
         'one guest stopped by SIGSTOP: others complete',
         f'in {sum(good >= total - 1 for good, total in complete)} of {len(complete)} cycles',
         'in every cycle',

@@ -61,7 +61,7 @@ def what_is_missing() -> str | None:
     """Return why no such namespace can be had on this machine; None if it can."""
     if os.geteuid() != 0:
         return 'private conntrack tables need root'
-    missing = [name for name in ('ip', 'conntrack') if processes.find_program(name) is None]
+    missing = [name for name in ('ip', 'conntrack', 'nft') if processes.find_program(name) is None]
     if missing:
         return f'private conntrack tables need {", ".join(missing)} (bindep functional)'
     try:
@@ -160,7 +160,8 @@ class Namespace:
 
     def listed(self) -> list[conntrack_list.Listed]:
         """Return the table as ``conntrack -L`` shows it."""
-        return [conntrack_list.parse(line) for line in self.listed_text().splitlines()]
+        lines = self.listed_text().splitlines()
+        return conntrack_list.in_order(conntrack_list.parse(line) for line in lines)
 
     def listed_text(self) -> str:
         """Return the lines of ``conntrack -L``, entries of both families."""

@@ -26,6 +26,7 @@ import time
 import tracemalloc
 from typing import Any
 
+import numpy as np
 import pytest
 
 from oie import exceptions
@@ -33,12 +34,13 @@ from oie.sources import conntrack
 from oie.sources import ctnetlink as decoder
 from oie.sources import flow_columns
 from oie.sources import netlink_receiver
+from oie.sources import netlink_socket
 from tests import ctnetlink
 
 PORT_ID = 0xF0000002
 
-# What one receive gives: bytes, or bytes with flags and sender, or an error.
-Part = bytes | tuple[bytes, int, int] | OSError
+# What one receive gives.
+Part = bytes | exceptions.SourceError
 Script = Callable[[int, int], Iterable[Part]]
 
 
@@ -48,29 +50,26 @@ class Kernel:
     :param script: gets sequence and port of the request; what it gives is received
     """
 
+    port_id = PORT_ID
+
     def __init__(self, script: Script) -> None:
         self._script = script
         self.requests: list[bytes] = []
-
-    def getsockname(self) -> tuple[int, int]:
-        return PORT_ID, 0
-
-    def setsockopt(self, level: int, option: int, value: bytes) -> None:
-        pass
 
     def send(self, request: bytes) -> None:
         self.requests.append(request)
         self._parts = iter(self._script(*struct.unpack_from('=II', request, 8)))
 
-    def recvmsg_into(self, buffers: list[memoryview]) -> tuple[int, list[Any], int, Any]:
-        part = next(self._parts, BlockingIOError())
-        if isinstance(part, BlockingIOError):
+    def receive(self, batch: netlink_socket.Batch) -> int:
+        part = next(self._parts, None)
+        if part is None:
             time.sleep(0.01)
-        if isinstance(part, OSError):
+            return 0
+        if isinstance(part, exceptions.SourceError):
             raise part
-        data, flags, sender = part if isinstance(part, tuple) else (part, 0, 0)
-        buffers[0][: len(data)] = data
-        return len(data), [], flags, (sender, 0)
+        batch.data[0, : len(part)] = np.frombuffer(part, np.uint8)
+        batch.messages['length'][0] = len(part)
+        return 1
 
 
 class Table:
@@ -80,7 +79,7 @@ class Table:
     """
 
     def __init__(self, script: Script, *counts: int) -> None:
-        self.connection: Any = Kernel(script)
+        self.socket = Kernel(script)
         self._counts = list(counts)
 
     def count(self) -> int:
@@ -149,7 +148,7 @@ def test_request_reads_both_families_and_resets_nothing() -> None:
 
     read(table)
 
-    (request,) = table.connection.requests
+    (request,) = table.socket.requests
     length, kind, flags, sequence, port_id, family = struct.unpack_from('=IHHIIB', request)
     assert (length, kind, flags, family) == (20, ctnetlink.CT_GET, 0x301, socket.AF_UNSPEC)
     assert port_id == PORT_ID
@@ -161,7 +160,7 @@ def test_every_dump_has_its_own_sequence() -> None:
     for _ in range(3):
         read(table)
 
-    sequences = {request[8:12] for request in table.connection.requests}
+    sequences = {request[8:12] for request in table.socket.requests}
     assert len(sequences) == 3
 
 
@@ -169,14 +168,13 @@ def test_empty_table_is_complete() -> None:
     assert read(table_of([])).entries == 0
 
 
-def test_table_larger_than_the_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netlink_receiver, 'BUFFER_BYTES', 2**16)
+def test_table_larger_than_the_batches() -> None:
     taken: list[flow_columns.Flows] = []
 
     report = read(table_of(entries(3000)), taken.append)
 
     assert report.entries == sum(map(len, taken)) == 3000
-    assert len(taken) > 2 * netlink_receiver.BUFFERS
+    assert len(taken) > 2 * netlink_receiver.BATCHES
 
 
 def test_templates_grow_older_with_each_dump() -> None:
@@ -292,14 +290,13 @@ NOT_COMPLETE: dict[str, tuple[Script, str]] = {
     ),
     'unknown error': (lambda *request: [ctnetlink.done(*request, 4321)], 'table: 4321'),
     'acknowledged only': (lambda *request: [ctnetlink.refusal(*request, 0)], 'acknowledged'),
-    'foreign sender': (lambda *request: [(some(*request), 0, 4711)], 'port 4711 pretends'),
     'other sequence': (lambda sequence, port: [some(1, port)], 'another request'),
     'other port': (lambda sequence, port: [some(sequence, 1)], 'another request'),
     'other type': (
         lambda *request: [ctnetlink.raw_message(0x102, 2, *request, bytes(8))],
         'type 258',
     ),
-    'socket error': (lambda *request: [OSError(errno.EIO, 'I/O')], 'I/O'),
+    'socket error': (lambda *request: [exceptions.SourceError('foreign')], 'foreign'),
     'more after the end': (
         lambda *request: [ctnetlink.done(*request) + ctnetlink.done(*request)],
         'more than its messages',
@@ -316,10 +313,9 @@ INCONSISTENT: dict[str, tuple[Script, str]] = {
         'not consistent',
     ),
     'overrun': (
-        lambda *request: [some(*request), OSError(errno.ENOBUFS, 'No buffer')],
+        lambda *request: [some(*request), exceptions.InconsistentTable('ENOBUFS')],
         'ENOBUFS',
     ),
-    'truncated': (lambda *request: [(some(*request), socket.MSG_TRUNC, 0)], 'did not fit'),
     'broken off': (lambda *request: [some(*request), b''], 'broke off'),
 }
 
@@ -366,9 +362,9 @@ def test_kernel_that_never_ends_is_a_timeout() -> None:
 
 def test_request_that_cannot_be_sent() -> None:
     def refuse(*request: int) -> Iterable[Part]:
-        raise OSError(errno.ENOBUFS, 'No buffer space available')
+        raise exceptions.SourceError('not sent')
 
-    assert 'No buffer space' in reason(refuse)
+    assert reason(refuse) == 'not sent'
 
 
 def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,8 +380,7 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize('after', [0, 1, 12])
-def test_consumer_that_fails_ends_everything(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netlink_receiver, 'BUFFER_BYTES', 2**16)
+def test_consumer_that_fails_ends_everything(after: int) -> None:
     calls: list[int] = []
 
     def consume(flows: flow_columns.Flows) -> None:
@@ -399,9 +394,7 @@ def test_consumer_that_fails_ends_everything(after: int, monkeypatch: pytest.Mon
     assert len(calls) == after + 1
 
 
-def test_odd_bytes_in_the_middle_end_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(netlink_receiver, 'BUFFER_BYTES', 2**16)
-
+def test_odd_bytes_in_the_middle_end_everything() -> None:
     def script(*request: int) -> Iterable[Part]:
         yield some(*request) * 100
         yield bytes(2**14)
@@ -423,7 +416,7 @@ def test_failed_dumps_keep_no_memory() -> None:
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert kept < netlink_receiver.BUFFER_BYTES
+    assert kept < 2**20
 
 
 # --- the files of /proc -------------------------------------------------------
@@ -449,7 +442,8 @@ def test_machine_without_connection_tracking(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = socket.socketpair()
-    monkeypatch.setattr(conntrack, '_connect', lambda: ours)
+    opened = netlink_socket.NetlinkSocket(ours)
+    monkeypatch.setattr(netlink_socket, 'connect', lambda protocol: opened)
     monkeypatch.setattr(conntrack, 'COUNT', str(tmp_path / 'missing'))
 
     with pytest.raises(exceptions.SourceError, match='missing: No such file'):

@@ -68,11 +68,7 @@ def recorded_dump(name: str) -> tuple[bytes, tuple[int, int]]:
 
 def recorded_list(name: str) -> list[conntrack_list.Listed]:
     text = (RECORDED / f'{name}.txt').read_text(encoding='ascii')
-    return [conntrack_list.parse(line) for line in text.splitlines()]
-
-
-def by_id(listed: Iterable[conntrack_list.Listed]) -> dict[str, conntrack_list.Listed]:
-    return {entry['entry_id']: entry for entry in listed}
+    return conntrack_list.in_order(conntrack_list.parse(line) for line in text.splitlines())
 
 
 TCP = ctnetlink.tcp('10.0.0.5', '192.0.2.1')
@@ -168,8 +164,8 @@ def test_recorded_dump_is_what_conntrack_listed(name: str) -> None:
 
     decoded = decode(data, None, *answered)
 
-    told = [conntrack_list.words_for(record) for record in ctnetlink.records(decoded.flows)]
-    assert by_id(told) == by_id(recorded_list(name))
+    told = conntrack_list.told(ctnetlink.records(decoded.flows))
+    assert told == recorded_list(name)
     assert decoded.messages.is_done
     assert (decoded.messages.error, decoded.messages.is_interrupted) == (0, False)
 
