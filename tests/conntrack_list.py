@@ -15,6 +15,7 @@
 An entry that was decoded can be put in the same words, so that the two compare.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 import ipaddress
 import re
@@ -49,6 +50,16 @@ def parse(line: str) -> Listed:
             name = 'entry_id' if name == 'id' and 'use' in found else name
             found[f'reply_{name}' if name in found else name] = value
     return {name: value for name, value in found.items() if name not in _BESIDE}
+
+
+def in_order(unordered: Iterable[Listed]) -> list[Listed]:
+    """Return entries so that two lists of the same ones are equal; ids are not unique."""
+    return sorted(unordered, key=lambda entry: sorted(entry.items()))
+
+
+def told(records: Iterable[ctnetlink.Record]) -> list[Listed]:
+    """Return entries that were decoded in the words of ``conntrack -L``."""
+    return in_order(words_for(record) for record in records)
 
 
 def words_for(record: ctnetlink.Record) -> Listed:

@@ -112,7 +112,8 @@ def _with_helper() -> list[ctnetlink.Entry]:
 def traffic(namespace: flows.Namespace) -> None:
     """Have the kernel track real packets, which leave counters behind."""
     namespace.program('ip', 'link', 'set', 'lo', 'up')
-    namespace.program('ip', 'route', 'add', '192.0.2.9', 'dev', 'lo')
+    route = ('192.0.2.9', 'dev', 'lo', 'src', '127.0.0.1')
+    namespace.program('ip', 'route', 'add', *route)
     namespace.program('nft', RULES)
     namespace.run(_talk)
 

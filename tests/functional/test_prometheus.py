@@ -174,6 +174,14 @@ def test_compressed_answer_is_the_same(exporter: exporters.Exporter) -> None:
     assert packed.text == plain.text
 
 
+def test_landing_page_leads_to_the_metrics(exporter: exporters.Exporter) -> None:
+    status, page = exporter.get('/')
+
+    assert status == 200
+    assert '1 instances are shown' in page
+    assert '<a href="/metrics">' in page
+
+
 def _scrape_compressed(exporter: exporters.Exporter) -> exporters.Scrape:
     connection = http.client.HTTPConnection('127.0.0.1', exporter.port, timeout=5)
     connection.request('GET', '/metrics', headers={'Accept-Encoding': 'gzip'})

@@ -84,7 +84,9 @@ Readings = tuple[Values, exporters.Scrape, Values]
 
 @pytest.fixture(scope='module')
 def shapes(libvirtd: lab.Libvirtd) -> Iterator[dict[str, lab_guests.Guest]]:
-    strange = {'hostile': {'name': f'{libvirtd.prefix}-"x\' \\n{{}},=🦄'}}
+    strange: dict[str, dict[str, Any]] = {
+        'hostile': {'name': f'{libvirtd.prefix}-"x\' \\n{{}},=🦄'}
+    }
     guests = {
         shape: libvirtd.guest(**options, **strange.get(shape, {}))
         for shape, options in SHAPES.items()
@@ -236,7 +238,7 @@ def test_frames_for_the_guest_count_as_received(
     )
     after, host_after = _traffic(scrape, port), _host_counter(port, 'tx_packets')
     # Somebody else's frames (the kernel's IPv6 discovery) may come in between.
-    assert before['rx_packets'] + 40 <= after['rx_packets'] <= before['rx_packets'] + 50
+    assert before['rx_packets'] + 40 <= after['rx_packets'] <= before['rx_packets'] + 60
     assert after['rx_bytes'] - before['rx_bytes'] >= 40 * 60
     assert after['tx_packets'] == before['tx_packets'] == 0
     assert host_after - host_before >= 40
@@ -270,9 +272,10 @@ def test_cpu_percent_is_the_growth_of_cpu_time(
     ]
     percent = second.value('oie_cpu_percent', instance_uuid=guest.uuid)
     vcpus = 2
-    expected = (seconds[1] - seconds[0]) / (second.taken - first.taken) * 100 / vcpus
-    # The timestamps are of the end of the cycles, not of the reading of the CPU time.
-    assert percent == pytest.approx(expected, rel=0.25, abs=1.0)
+    percents = [
+        (seconds[1] - seconds[0]) / elapsed * 100 / vcpus for elapsed in _between(first, second)
+    ]
+    assert percents[0] <= percent <= percents[1]  # type: ignore[operator]
 
 
 def test_sums_of_the_host_are_those_of_virsh(
@@ -435,6 +438,17 @@ def _entries(
 ) -> list[dict[str, Any]]:
     entries = exporter.pollster(pollster).entries
     return [entry for entry in entries if entry['instance_id'] == guest.uuid]
+
+
+def _between(first: exporters.Scrape, second: exporters.Scrape) -> tuple[float, float]:
+    """Return the most and the least time that may be between the readings of two cycles.
+
+    A cycle is dated when it has read everything; the CPU time comes first.
+    """
+    elapsed = second.taken - first.taken
+    name = 'oie_host_collection_duration_seconds'
+    durations = [scrape.value(name) or 0.0 for scrape in (first, second)]
+    return elapsed + durations[0] + 0.01, elapsed - durations[1] - 0.01
 
 
 def _poll(exporter: exporters.Exporter) -> dict[str, list[dict[str, Any]]]:
