@@ -528,6 +528,16 @@ class CallStatistics:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StoragePool:
+    """An active storage pool, virStoragePoolGetInfo."""
+
+    name: str
+    capacity_bytes: int
+    allocation_bytes: int
+    available_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Hypervisor:
     """The daemon that manages the guests and how well it answers us."""
 
@@ -545,6 +555,7 @@ class Hypervisor:
     domains_by_state: Mapping[str, int] = dataclasses.field(default_factory=dict)
     domain_errors: Mapping[str, int] = dataclasses.field(default_factory=dict)
     definitions_cached: int = 0
+    storage_pools: tuple[StoragePool, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

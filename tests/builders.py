@@ -626,6 +626,14 @@ def hypervisor(**more: Any) -> model.Hypervisor:
         'domains_by_state': {'running': 2, 'paused': 1, 'incoming': 1},
         'domain_errors': {'timeout': 4},
         'definitions_cached': 4,
+        'storage_pools': (
+            model.StoragePool(
+                name='default',
+                capacity_bytes=1000 * GIB,
+                allocation_bytes=400 * GIB,
+                available_bytes=600 * GIB,
+            ),
+        ),
     }
     return model.Hypervisor(**{**values, **more})
 

@@ -111,6 +111,25 @@ DOMAIN_ERRORS = _meter(
     CUMULATIVE,
 )
 
+POOL_CAPACITY = _meter(
+    'oie_storage_pool_capacity_bytes',
+    'B',
+    'Size of a storage pool that libvirt manages.',
+    'virStoragePoolGetInfo capacity, not refreshed',
+)
+POOL_ALLOCATION = _meter(
+    'oie_storage_pool_allocation_bytes',
+    'B',
+    'What the volumes of the pool occupy.',
+    'virStoragePoolGetInfo allocation, not refreshed',
+)
+POOL_AVAILABLE = _meter(
+    'oie_storage_pool_available_bytes',
+    'B',
+    'What is left in the pool.',
+    'virStoragePoolGetInfo available, not refreshed',
+)
+
 # Present from the start, so that increase() sees the first one.
 REASONS = ('error', 'gone', 'parse', 'partial', 'suspended', 'timeout', 'unreachable')
 
@@ -133,6 +152,9 @@ class HostCollector(base.Collector):
         CALL_TIMEOUTS,
         DOMAINS,
         DOMAIN_ERRORS,
+        POOL_CAPACITY,
+        POOL_ALLOCATION,
+        POOL_AVAILABLE,
     )
 
     def collect(
@@ -151,6 +173,8 @@ class HostCollector(base.Collector):
         yield from base.single(UP, int(not reading.error))
         yield from _health(hypervisor)
         yield from _calls(hypervisor)
+        if self.wants('storage_pools'):
+            yield from _pools(hypervisor)
 
 
 def _sums(instances: tuple[model.Instance, ...]) -> Iterator[model.Family]:
@@ -193,3 +217,10 @@ def _calls(hypervisor: model.Hypervisor) -> Iterator[model.Family]:
     counts = ((labels, call.count) for labels, call in calls)
     yield from base.family(CALL_SECONDS, counts, '_count')
     yield from base.family(CALL_TIMEOUTS, ((labels, call.timeouts) for labels, call in calls))
+
+
+def _pools(hypervisor: model.Hypervisor) -> Iterator[model.Family]:
+    pools = [(model.Labels.of(pool=pool.name), pool) for pool in hypervisor.storage_pools]
+    yield from base.family(POOL_CAPACITY, ((labels, p.capacity_bytes) for labels, p in pools))
+    yield from base.family(POOL_ALLOCATION, ((labels, p.allocation_bytes) for labels, p in pools))
+    yield from base.family(POOL_AVAILABLE, ((labels, p.available_bytes) for labels, p in pools))

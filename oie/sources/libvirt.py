@@ -44,6 +44,7 @@ from oie.sources import libvirt_details
 from oie.sources import libvirt_domains
 from oie.sources import libvirt_events
 from oie.sources import libvirt_monitor
+from oie.sources import libvirt_pools
 
 LOG = logging.getLogger(__name__)
 
@@ -179,6 +180,10 @@ class LibvirtSource(base.Source):
         self._domains = libvirt_domains.DomainReader(
             self._daemon, self._calls, self._errors, self._failures, expiration=expiration
         )
+        self._pool_reader = libvirt_pools.PoolReader(
+            self._calls, self._failures, timeout=options.timeout
+        )
+        self._pools: tuple[model.StoragePool, ...] = ()
         self._monitor = self._make_monitor_reader()
         self._details = self._make_details_reader()
 
@@ -218,6 +223,7 @@ class LibvirtSource(base.Source):
             LOG.debug('reading libvirt failed', exc_info=True)
             error = (str(exc) if isinstance(exc, exceptions.SourceError) else '') or repr(exc)
             self._failures.report('libvirt', 'not read', error)
+            self._pools = ()
             self._instances = {uuid: _stale(i) for uuid, i in self._instances.items()}
         return model.Reading(
             # libvirt's own order changes from start to start.
@@ -243,6 +249,7 @@ class LibvirtSource(base.Source):
             domains_by_state=dict(self._states),
             domain_errors=dict(errors + self._monitor.errors),
             definitions_cached=len(self._domains.known),
+            storage_pools=self._pools,
             **daemon.versions,
         )
 
@@ -258,6 +265,7 @@ class LibvirtSource(base.Source):
         connection, rescue = self._daemon.pick()
         listing = self._list(connection)
         observed = list(listing.observed.values())
+        self._pools = self._read_pools(connection)
         self._breaker.forget(one.uuid for one in observed if self._has_new_qemu(one))
         is_distressed = self._is_distressed(observed)
         records = {} if is_distressed else self._read_monitors(observed, connection, rescue)
@@ -297,6 +305,14 @@ class LibvirtSource(base.Source):
         self._list_seconds = listing.seconds
         return listing
 
+    def _read_pools(
+        self, connection: libvirt_connection.Connection
+    ) -> tuple[model.StoragePool, ...]:
+        if 'storage_pools' not in self._optional:
+            return ()
+        handle = connection.get(self._options.timeout)
+        return self._pool_reader.read(self._daemon.libvirt, handle)
+
     def _drain_events(self) -> None:
         events, known = self._daemon.events, self._domains.known
         self._domains.expire(events.changed())
@@ -318,7 +334,7 @@ class LibvirtSource(base.Source):
         return last is not None and last.domain_id != one.known.domain_id
 
     def _forget_gone(self, present: set[str]) -> None:
-        self._failures.keep_only({*present, 'libvirt'})
+        self._failures.keep_only({*present, 'libvirt', 'storage pools'})
         for uuid in self._domains.known.keys() - present:
             del self._domains.known[uuid]
         self._breaker.keep_only(present)
