@@ -12,7 +12,7 @@
 
 """A complete dump of the kernel's connection tracking table, or none at all.
 
-One thread receives into a few buffers, in the kernel and without Python's lock;
+One thread receives, in the kernel and without the lock of Python;
 the caller's decodes what has come. Whatever could make the table wrong is
 checked: who sent it, what it answers, how it ended, whether it was interrupted,
 truncated or overrun, whether an entry came twice and whether about as many came

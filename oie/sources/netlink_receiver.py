@@ -55,7 +55,7 @@ def answers(
 
 
 class _Receiver:
-    """The thread, and the batches that go to and fro."""
+    """The thread, and the batches that pass between it and the caller."""
 
     def __init__(
         self, connection: netlink_socket.NetlinkSocket, request: bytes, deadline: float

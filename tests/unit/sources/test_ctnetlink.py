@@ -281,6 +281,7 @@ def entries(draw: Any) -> ctnetlink.Entry:
     )
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(strategies.lists(entries(), max_size=5), strategies.randoms())
 def test_random_messages_are_read_the_same_fast_and_carefully(
     shapes: list[ctnetlink.Entry], chance: random.Random
@@ -314,7 +315,7 @@ def shuffled_message(entry: ctnetlink.Entry, chance: random.Random) -> bytes:
 
 
 @recorded
-@hypothesis.settings(max_examples=300)
+@hypothesis.settings(max_examples=300, deadline=None)
 @hypothesis.given(
     strategies.sampled_from(NAMES),
     strategies.lists(strategies.tuples(strategies.integers(0, 2**15), numbers_of[8]), max_size=8),
@@ -343,6 +344,7 @@ def test_every_word_changed_gives_our_own_error_or_entries(name: str) -> None:
         check_robust(bytes(changed), answered)
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(strategies.binary(max_size=200))
 def test_any_bytes_behind_a_header_give_our_own_error_or_entries(payload: bytes) -> None:
     message = ctnetlink.raw_message(ctnetlink.CT_NEW, 2, SEQUENCE, PORT_ID, payload)

@@ -124,6 +124,7 @@ def test_what_is_no_answer_is_an_error(data: bytes, reason: str) -> None:
         find(data)
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(
     strategies.lists(
         strategies.binary(min_size=4, max_size=40)
@@ -142,6 +143,7 @@ def test_payloads_do_not_matter(payloads: list[bytes], is_last: bool) -> None:
     assert found.is_done == is_last
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(strategies.binary(max_size=100))
 def test_any_bytes_give_our_own_error_or_messages(data: bytes) -> None:
     try:
