@@ -57,6 +57,9 @@ class FlowReader:
         self._memory: flows.Memory | None = None
         self._table: model.FlowTable | None = None
         self._read_at = 0.0
+        self._owners: attribution.Owners | None = None
+        self._owned_by: tuple[model.Definition, ...] = ()
+        self._zones: Mapping[int, str] | None = None
 
     def read(
         self, instances: tuple[model.Instance, ...], max_age: float
@@ -65,11 +68,12 @@ class FlowReader:
 
         :param max_age: seconds after which the last ones are not shown any more
         """
-        reading = self._source.read(
-            lambda zones: attribution.Attribution(attribution.Owners(instances, zones))
-        )
+        # Counted from here: a dump that takes long makes nothing older.
         if self._clock() - self._read_at > max_age:
             self._memory = self._table = None
+        reading = self._source.read(
+            lambda zones: attribution.Attribution(self._owners_of(instances, zones))
+        )
         if reading.value is None or reading.read_at is None:
             return model.Reading(
                 value=self._table and _only(self._table, instances),
@@ -82,6 +86,17 @@ class FlowReader:
         )
         self._read_at = reading.read_at
         return model.Reading(value=self._table, read_at=reading.read_at, seconds=reading.seconds)
+
+    def _owners_of(
+        self, instances: tuple[model.Instance, ...], zones: Mapping[int, str] | None
+    ) -> attribution.Owners:
+        """Return who has which address, made anew only when somebody changed."""
+        definitions = tuple(instance.definition for instance in instances)
+        # Definitions are compared by identity, so this costs next to nothing.
+        if self._owners is None or definitions != self._owned_by or zones != self._zones:
+            self._owners = attribution.Owners(instances, zones)
+            self._owned_by, self._zones = definitions, zones
+        return self._owners
 
     def health(self) -> model.FlowHealth:
         """Return how full the table is and how well it could be read."""

@@ -51,6 +51,8 @@ listen_address = 127.0.0.1:{port}
 socket_path = {directory}/oie.sock
 [collector]
 interval = {interval}
+[conntrack]
+enabled = {conntrack}
 [libvirt]
 uri = {uri}
 suspects_path = {directory}/suspects.json
@@ -60,11 +62,19 @@ suspects_path = {directory}/suspects.json
 class Running:
     """An oie-exporter of our own, in its own process."""
 
-    def __init__(self, uri: str, directory: pathlib.Path, interval: str) -> None:
+    def __init__(
+        self, uri: str, directory: pathlib.Path, interval: str, *, conntrack: bool = False
+    ) -> None:
         self.port = processes.free_port()
         self.config = directory / 'oie.conf'
         self.config.write_text(
-            CONFIG.format(port=self.port, directory=directory, interval=interval, uri=uri)
+            CONFIG.format(
+                port=self.port,
+                directory=directory,
+                interval=interval,
+                uri=uri,
+                conntrack=str(conntrack).lower(),
+            )
         )
         self._command = [BIN / 'oie-exporter', '--config-file', self.config]
 
@@ -136,6 +146,10 @@ def measure(libvirtd: lab.Libvirtd, guests: list[Any], seconds: int) -> Iterator
             yield from scrapes(libvirtd.uri, exporter.port)
             yield pollster(exporter.config)
             yield from resources(pid, exporter.port, seconds)
+    with tempfile.TemporaryDirectory(prefix='oieb-') as directory:
+        exporter = Running(libvirtd.uri, pathlib.Path(directory), '10s', conntrack=True)
+        with exporter.run() as pid:
+            yield from with_flows(pid, exporter.port, seconds)
     with tempfile.TemporaryDirectory(prefix='oieb-') as directory:
         yield wedged(Running(libvirtd.uri, pathlib.Path(directory), '3s'), guests[0])
 
@@ -233,14 +247,30 @@ def pollster(config: pathlib.Path) -> table.Line:
     )
 
 
-def resources(pid: int, port: int, seconds: int) -> Iterator[table.Line]:
-    """Watch CPU time and memory of the exporter while it is scraped every 10 s."""
+def watch(pid: int, port: int, seconds: int) -> tuple[float, float]:
+    """Return CPU in percent of a core and RSS in MiB, scraped every 10 s."""
     began, used = time.monotonic(), processes.cpu_seconds(pid)
     while time.monotonic() - began < seconds:
         fetch(f'http://127.0.0.1:{port}/metrics')
         time.sleep(10)
     percent = (processes.cpu_seconds(pid) - used) / (time.monotonic() - began) * 100
-    rss = processes.rss_bytes(pid) / 2**20
+    return percent, processes.rss_bytes(pid) / 2**20
+
+
+def with_flows(pid: int, port: int, seconds: int) -> Iterator[table.Line]:
+    """Watch the same with the (nearly empty) connection tracking table read too."""
+    percent, rss = watch(pid, port, seconds)
+    yield table.Line(
+        'CPU and RSS with connection tracking read too',
+        f'{percent:.2f} % of a core, {rss:.0f} MiB',
+        'at most 250 MB',
+        rss * 2**20 <= 250e6,
+    )
+
+
+def resources(pid: int, port: int, seconds: int) -> Iterator[table.Line]:
+    """Watch CPU time and memory of the main job alone."""
+    percent, rss = watch(pid, port, seconds)
     yield table.Line(
         'CPU of the daemon at 10 s, scraped at 10 s',
         f'{percent:.2f} % of a core',
