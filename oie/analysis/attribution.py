@@ -47,8 +47,10 @@ ZONES = 2**16
 NOBODY = -1
 AMBIGUOUS = -2
 
-_SEED_HIGH, _SEED_LOW, _SEED_OWNER = (np.uint64(secrets.randbits(64) | 1) for _ in range(3))
-_SHIFT = np.uint64(31)
+_SEEDS = tuple(np.uint64(secrets.randbits(64) | 1) for _ in range(4))
+_SEED_OWNER = np.uint64(secrets.randbits(64) | 1)
+_HALF = np.uint64(32)
+_LOW_WORD = np.uint64(2**32 - 1)
 
 
 class Flows(Protocol):
@@ -71,14 +73,21 @@ def keys(family: int, high: U64, low: U64) -> U64:
     """Return a 64-bit key for each address; families never share one but by chance.
 
     The multipliers are random for each process: nobody can choose two addresses
-    with one key.
+    with one key. Words of 32 bits are mixed in, because a difference in the top
+    bit of 64 would outlive any multiplication and could be undone by the next word.
     """
-    with np.errstate(over='ignore'):
-        found = (high + np.uint64(family)) * _SEED_HIGH
-        found ^= found >> _SHIFT
-        found = (found + low) * _SEED_LOW
-        found ^= found >> _SHIFT
+    found = np.full(len(low), family, np.uint64)
+    words = (high >> _HALF, high & _LOW_WORD, low >> _HALF, low & _LOW_WORD)
+    for word, seed in zip(words, _SEEDS, strict=True):
+        _mix(found, word, seed)
     return found
+
+
+def _mix(found: U64, word: U64, seed: np.uint64) -> None:
+    """Fold 32 bits into 64, in place; the array operations wrap around silently."""
+    found ^= word
+    found *= seed
+    found ^= found >> _HALF
 
 
 def key_of(ip: str) -> np.uint64:
@@ -91,9 +100,8 @@ def key_of(ip: str) -> np.uint64:
 
 
 def _owned(found: U64, instance: npt.NDArray[np.integer]) -> U64:
-    with np.errstate(over='ignore'):
-        made = (found + instance.astype(np.uint64)) * _SEED_OWNER
-    made ^= made >> _SHIFT
+    made = found.copy()
+    _mix(made, instance.astype(np.uint64), _SEED_OWNER)
     return made
 
 

@@ -190,6 +190,28 @@ class TestParts:
         assert len(found.outbound()) == 2
 
 
+class TestKeys:
+    @staticmethod
+    def key(number):
+        high = np.array([number >> 64], np.uint64)
+        low = np.array([number & (2**64 - 1)], np.uint64)
+        return int(attribution.keys(socket.AF_INET6, high, low)[0])
+
+    def test_top_bit_of_the_network_cannot_be_undone_in_the_host_part(self):
+        victim = int(ipaddress.ip_address('2001:db8::5'))
+        steps = [sign << bit for bit in range(64) for sign in (1, -1)]
+        steps += [a + b for a in steps for b in steps]
+        chosen = {victim ^ 1 << 127 ^ (step & 2**64 - 1) for step in steps} | {
+            (victim ^ 1 << 127) + step for step in steps
+        }
+        assert self.key(victim) not in {self.key(number % 2**128) for number in chosen}
+
+    def test_addresses_of_both_families_have_keys_of_their_own(self):
+        keys = {int(attribution.key_of(f'10.0.{n // 250}.{n % 250}')) for n in range(5000)}
+        keys |= {int(attribution.key_of(f'::10.0.{n // 250}.{n % 250}')) for n in range(5000)}
+        assert len(keys) == 10000
+
+
 class TestTable:
     def test_every_key_is_found_and_no_other(self):
         numbers = random.Random(1)  # noqa: S311
