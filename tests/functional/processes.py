@@ -199,6 +199,13 @@ def rss_bytes(pid: int) -> int:
     return int(pages) * _PAGE_BYTES
 
 
+def peak_rss_bytes(pid: int) -> int:
+    """Return the largest RSS that a process has had."""
+    status = pathlib.Path(f'/proc/{pid}/status').read_text(encoding='ascii', errors='replace')
+    line = next(line for line in status.splitlines() if line.startswith('VmHWM:'))
+    return int(line.split()[1]) * 1024
+
+
 def pss_bytes(pid: int) -> int:
     """Return resident memory with shared pages divided among their users."""
     text = pathlib.Path(f'/proc/{pid}/smaps_rollup').read_text(encoding='ascii')

@@ -177,3 +177,22 @@ def test_equal_addresses_without_zones_are_never_guessed(namespace: flows.Namesp
 
     assert sides(found, found.outbound()) == []
     assert (found.unattributed, found.ambiguous) == (1, 1)
+
+
+def test_unanswered_connection_is_known_as_such(namespace: flows.Namespace) -> None:
+    answered = ctnetlink.Entry(ctnetlink.tcp(FIXED, REMOTE))
+    unanswered = ctnetlink.Entry(ctnetlink.udp(FIXED, REMOTE), status=ctnetlink.CONFIRMED)
+
+    found = attribute(namespace, answered, unanswered)
+
+    assert sorted(found.outbound().is_replied.tolist()) == [False, True]
+
+
+def test_expected_connection_has_an_owner_of_its_own(namespace: flows.Namespace) -> None:
+    control = ctnetlink.tcp(FIXED, REMOTE, dst_port=21)
+    data = ctnetlink.Entry(ctnetlink.tcp(REMOTE, FIXED, src_port=20), master=control)
+
+    found = attribute(namespace, ctnetlink.Entry(control), data)
+
+    assert sides(found, found.outbound()) == [('a', FIXED, REMOTE)]
+    assert sides(found, found.inbound()) == [('a', FIXED, REMOTE)]
