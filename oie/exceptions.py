@@ -17,6 +17,7 @@
   x SourceError     a source could not be read; its last values stay
     + SourceTimeout the same, because it did not answer in time
     + InconsistentTable  the same, because what came contradicts itself
+    + VanishedNamespace  a network namespace is gone: there is nothing to read
   x WebError        the endpoint cannot listen
   x PollsterError   no trustworthy answer for Ceilometer
 """
@@ -40,6 +41,10 @@ class SourceTimeout(SourceError):
 
 class InconsistentTable(SourceError):
     """A table came, but it contradicts itself or the kernel's own counter."""
+
+
+class VanishedNamespace(SourceError):
+    """A network namespace is gone, or what lies at its path is none."""
 
 
 class WebError(OieError):

@@ -512,7 +512,6 @@ class FlowHealth:
     zones: int | None = None
     zone_map_read_at: float | None = None
     zone_conflicts: int = 0
-    accounts_bytes: bool | None = None
 
 
 # --- the host and the hypervisor --------------------------------------------

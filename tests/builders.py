@@ -347,7 +347,6 @@ def flow_health(**more: Any) -> model.FlowHealth:
         'zones': 7,
         'zone_map_read_at': NOW - 4,
         'zone_conflicts': 1,
-        'accounts_bytes': False,
     }
     return model.FlowHealth(**{**values, **more})
 

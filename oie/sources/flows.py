@@ -42,7 +42,6 @@ from oie.sources.zone_maps import kept
 LOG = logging.getLogger(__name__)
 
 NETNS = '/run/netns'
-ACCOUNTING = '/proc/sys/net/netfilter/nf_conntrack_acct'
 ATTEMPTS = 2
 
 OPTS = (
@@ -163,7 +162,6 @@ class FlowSource(Generic[C]):
         return model.FlowHealth(
             counted=self._number(self._conntrack.COUNT),
             maximum=self._number(self._conntrack.MAXIMUM),
-            accounts_bytes=None if (acct := self._number(ACCOUNTING)) is None else bool(acct),
             is_skipped=self._is_skipped,
             errors=self._errors,
             inconsistent=self._inconsistent,
@@ -200,14 +198,18 @@ class FlowSource(Generic[C]):
         raise AssertionError('unreachable')
 
     def _dump_all(self, consumer: C) -> int:
-        """Read the table of the host and of the chosen namespaces; return the odd entries."""
+        """Read the table of the host and of the chosen namespaces; return the odd entries.
+
+        :raises SourceError: one of them is not complete: a sum without it would
+            fall, and what it holds would be new in the next cycle
+        """
         odd = self._dump(consumer.take)
         for path in self._namespaces():
             part = consumer.part()
             take = functools.partial(part.take, has_zones=False)
             try:
                 odd += self._dump(take, path)
-            except exceptions.SourceError as exc:
+            except exceptions.VanishedNamespace as exc:
                 # A router may vanish at any moment; it costs only itself.
                 self._failures.report(path, 'not read', exc)
             else:

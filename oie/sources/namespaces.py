@@ -84,7 +84,8 @@ class _Visit(Generic[T]):
 def _enter(path: str) -> None:
     """Move the calling thread, and no other, into a network namespace for good.
 
-    :raises SourceError: the namespace has vanished or may not be entered
+    :raises VanishedNamespace: there is no such namespace any more
+    :raises SourceError: it may not be entered
     """
     try:
         # O_NONBLOCK: whatever lies there instead must not make us wait for it.
@@ -95,7 +96,8 @@ def _enter(path: str) -> None:
         finally:
             os.close(namespace)
     except OSError as exc:
-        raise exceptions.SourceError(f'{path}: {_reason(exc)}') from exc
+        kind = exceptions.VanishedNamespace if exc.errno in _GONE else exceptions.SourceError
+        raise kind(f'{path}: {_reason(exc)}') from exc
 
 
 def _setns(namespace: int) -> None:

@@ -25,6 +25,7 @@ from tests.unit import measuring
 
 REFUSED = exceptions.SourceError('the kernel refuses the table: EPERM; it needs CAP_NET_ADMIN')
 INCONSISTENT = exceptions.InconsistentTable('only 3 of 500 entries came')
+VANISHED = exceptions.VanishedNamespace('the network namespace has vanished')
 ZONES = {7: '11111111-1111-4111-8111-111111111111'}
 
 
@@ -37,7 +38,7 @@ class Kernel:
     COUNT, MAXIMUM = conntrack.COUNT, conntrack.MAXIMUM
 
     def __init__(self):
-        self.numbers = {self.COUNT: 500, self.MAXIMUM: 4096, flows.ACCOUNTING: 0}
+        self.numbers = {self.COUNT: 500, self.MAXIMUM: 4096}
         self.tables = {None: ['a', 'b']}
         self.attempts = []
         self.failures = []
@@ -221,7 +222,7 @@ def test_without_the_right_to_read_it_the_table_is_still_counted(make, kernel):
     source = make()
     assert 'CAP_NET_ADMIN' in source.read(Taken).error
     health = source.health()
-    assert (health.counted, health.maximum, health.accounts_bytes) == (500, 4096, False)
+    assert (health.counted, health.maximum) == (500, 4096)
 
 
 def test_a_table_that_is_too_large_is_not_read_and_says_so(make, kernel):
@@ -264,7 +265,7 @@ def test_a_kernel_without_connection_tracking_counts_nothing(make, kernel):
     source = make()
     assert source.read(Taken).error == f'{kernel.COUNT}: No such file or directory'
     health = source.health()
-    assert (health.counted, health.maximum, health.accounts_bytes) == (None, None, None)
+    assert (health.counted, health.maximum) == (None, None)
 
 
 # --- zones --------------------------------------------------------------------
@@ -306,12 +307,30 @@ def test_tables_of_chosen_namespaces_are_added_without_their_zones(make, namespa
     assert source.odd == 2 + 1 + 1 + 1
 
 
-@pytest.mark.parametrize(
-    'error', [INCONSISTENT, exceptions.SourceError('the network namespace has vanished')]
-)
-def test_a_namespace_that_fails_costs_only_itself(make, kernel, namespaces, error):
+def test_a_namespace_that_is_not_complete_fails_the_reading_after_one_retry(
+    make, kernel, namespaces
+):
     paths = namespaces('qrouter-1', 'qrouter-2')
-    kernel.tables[paths['qrouter-1']] = ['half', error]
+    kernel.tables[paths['qrouter-1']] = ['half', INCONSISTENT]
+    source = make(namespaces=['qrouter-*'])
+    reading = source.read(Taken)
+    assert reading.value is None
+    assert reading.error == str(INCONSISTENT)
+    assert kernel.attempts.count(None) == 2
+    assert (source.health().errors, source.health().inconsistent) == (1, 2)
+
+
+def test_a_namespace_that_may_not_be_entered_fails_the_reading(make, kernel, namespaces):
+    paths = namespaces('qrouter-1')
+    kernel.tables[paths['qrouter-1']] = [exceptions.SourceError('it needs CAP_SYS_ADMIN')]
+    reading = make(namespaces=['qrouter-*']).read(Taken)
+    assert (reading.value, reading.error) == (None, 'it needs CAP_SYS_ADMIN')
+    assert kernel.attempts.count(None) == 1
+
+
+def test_a_namespace_that_vanished_costs_only_itself(make, kernel, namespaces):
+    paths = namespaces('qrouter-1', 'qrouter-2')
+    kernel.tables[paths['qrouter-1']] = ['half', VANISHED]
     source = make(namespaces=['qrouter-*'])
     reading = source.read(Taken)
     assert batches(reading) == ['a', 'b', 'qrouter-2']
@@ -320,17 +339,17 @@ def test_a_namespace_that_fails_costs_only_itself(make, kernel, namespaces, erro
     assert (source.health().errors, source.odd) == (0, 2 + 1)
 
 
-def test_a_namespace_that_fails_is_logged_when_it_starts_and_when_it_ends(
+def test_a_namespace_that_vanished_is_logged_when_it_starts_and_when_it_ends(
     make, kernel, namespaces, caplog
 ):
     caplog.set_level(logging.INFO, 'oie')
     path = namespaces('qrouter-1')['qrouter-1']
     source = make(namespaces=['qrouter-*'])
-    for table in (['half', INCONSISTENT], ['half', INCONSISTENT], ['whole']):
+    for table in (['half', VANISHED], ['half', VANISHED], ['whole']):
         kernel.tables[path] = table
         source.read(Taken)
     assert [record.getMessage() for record in caplog.records] == [
-        f'{path}: not read: {INCONSISTENT}',
+        f'{path}: not read: {VANISHED}',
         f'{path}: not read: over',
     ]
 
