@@ -16,10 +16,12 @@ from collections.abc import Callable
 from collections.abc import Mapping
 import dataclasses
 import time
+from typing import Any
 from typing import Protocol
 
 from oie import model
 from oie.analysis import attribution
+from oie.analysis import behaviour
 from oie.analysis import flows
 
 
@@ -61,13 +63,18 @@ class FlowReader:
         self._owned_by: tuple[model.Definition, ...] = ()
         self._zones: Mapping[int, str] | None = None
 
-    def read(
+    def read(self, instances: tuple[model.Instance, ...], max_age: float) -> dict[str, Any]:
+        """Return the fields ``flows`` and ``flow_health`` of the snapshot.
+
+        :param max_age: seconds after which the last flows are not shown any more
+        """
+        flows = self._read(instances, max_age)
+        return {'flows': flows, 'flow_health': self._source.health()}
+
+    def _read(
         self, instances: tuple[model.Instance, ...], max_age: float
     ) -> model.Reading[model.FlowTable | None]:
-        """Return the flows of the instances, or the last ones with the error.
-
-        :param max_age: seconds after which the last ones are not shown any more
-        """
+        """Return the flows of the instances, or the last ones with the error."""
         # Counted from here: a dump that takes long makes nothing older.
         if self._clock() - self._read_at > max_age:
             self._memory = self._table = None
@@ -81,8 +88,9 @@ class FlowReader:
                 seconds=reading.seconds,
                 error=reading.error,
             )
+        talks = behaviour.Talks.of(reading.value)
         self._table, self._memory = flows.summarise(
-            reading.value, self._memory, self._limits, odd=self._source.odd
+            reading.value, talks, self._memory, self._limits, odd=self._source.odd
         )
         self._read_at = reading.read_at
         return model.Reading(value=self._table, read_at=reading.read_at, seconds=reading.seconds)
@@ -97,10 +105,6 @@ class FlowReader:
             self._owners = attribution.Owners(instances, zones)
             self._owned_by, self._zones = definitions, zones
         return self._owners
-
-    def health(self) -> model.FlowHealth:
-        """Return how full the table is and how well it could be read."""
-        return self._source.health()
 
     def close(self) -> None:
         """Let go of everything, at once."""

@@ -33,10 +33,6 @@ from oie.collectors import base as collectors_base
 
 LOG = logging.getLogger(__name__)
 
-
-_NO_FLOWS: model.Reading[model.FlowTable | None] = model.Reading(
-    value=None, read_at=None, seconds=0.0
-)
 _NO_HEALTH = model.GroupHealth(is_success=False, seconds=0.0)
 
 
@@ -53,16 +49,14 @@ class InstancesSource(Protocol):
         """Let go of everything, at once."""
 
 
-class FlowsReader(Protocol):
-    """What the service needs of the reading of flows."""
+class Reader(Protocol):
+    """What the service needs of everything else that is read for the instances."""
 
-    def read(
-        self, instances: tuple[model.Instance, ...], max_age: float
-    ) -> model.Reading[model.FlowTable | None]:
-        """Return the flows of the instances, or the last ones with the error."""
+    def read(self, instances: tuple[model.Instance, ...], max_age: float) -> Mapping[str, Any]:
+        """Return values of fields of the snapshot; what failed comes as a reading with its error.
 
-    def health(self) -> model.FlowHealth:
-        """Return how full the table is and how well it could be read."""
+        :param max_age: seconds after which values that were not read anew end
+        """
 
     def close(self) -> None:
         """Let go of everything, at once."""
@@ -100,7 +94,7 @@ class Service:
     :param interval: seconds from the start of one cycle to that of the next
     :param expiration: seconds after which values that were not read anew end;
         never less than two intervals and the last cycle
-    :param flows: reads the connection tracking table, None where nobody wants it
+    :param readers: what fills further fields of the snapshot, by the name of its group
     :param wait: waits so many seconds, or until ``stop``
     """
 
@@ -114,7 +108,7 @@ class Service:
         interval: float,
         expiration: float,
         web: Callable[[], model.WebStatistics] = model.WebStatistics,
-        flows: FlowsReader | None = None,
+        readers: Mapping[str, Reader] | None = None,
         clock: Clock = time,
         wait: Callable[[float], object] | None = None,
     ) -> None:
@@ -126,7 +120,7 @@ class Service:
         self._interval = interval
         self._expiration = expiration
         self._web = web
-        self._flows = flows
+        self._readers = dict(readers or {})
         self._failures = failures.LastingFailures(LOG)
         self._notes: dict[str, collectors_base.Notes] = {name: {} for name in collectors}
         self._previous: model.Snapshot | None = None
@@ -165,8 +159,8 @@ class Service:
         if self._thread is not None:
             self._thread.join(timeout)
         self._source.close()
-        if self._flows is not None:
-            self._flows.close()
+        for reader in self._readers.values():
+            reader.close()
 
     # --- one cycle ----------------------------------------------------------
 
@@ -201,16 +195,15 @@ class Service:
         )
         if not reading.error:
             self._last_good_end = ended
-        flows = self._read_flows(served)
+        further = self._read_further(served)
         return model.Snapshot(
             taken_at=self._clock.time(),
             hostname=self._hostname,
             instances=dataclasses.replace(reading, value=served),
             hypervisor=self._source.hypervisor(),
-            flows=flows,
-            flow_health=None if self._flows is None else self._flows.health(),
             cycle=self._cycle,
             web=self._web(),
+            **further,
         )
 
     def measure(self, snapshot: model.Snapshot, started: float) -> Iterator[model.Family]:
@@ -246,18 +239,29 @@ class Service:
 
     # --- parts --------------------------------------------------------------
 
-    def _read_flows(
-        self, instances: tuple[model.Instance, ...]
-    ) -> model.Reading[model.FlowTable | None]:
-        if self._flows is None:
-            return _NO_FLOWS
-        reading = self._flows.read(instances, self.max_age())
-        self._cycle = dataclasses.replace(
-            self._cycle,
-            errors=self._cycle.errors + bool(reading.error),
-            groups={**self._cycle.groups, 'conntrack': _health(reading)},
-        )
-        return reading
+    def _read_further(self, instances: tuple[model.Instance, ...]) -> dict[str, Any]:
+        """Return what the readers give; a broken one costs only its own fields."""
+        fields: dict[str, Any] = {}
+        groups = dict(self._cycle.groups)
+        errors = self._cycle.errors
+        for name, reader in self._readers.items():
+            try:
+                given = reader.read(instances, self.max_age())
+            except Exception as exc:
+                self._failures.report(name, 'failed', repr(exc))
+                LOG.debug('reader %s failed', name, exc_info=True)
+                last = groups.get(name, _NO_HEALTH)
+                groups[name] = dataclasses.replace(_NO_HEALTH, succeeded_at=last.succeeded_at)
+                errors += 1
+                continue
+            self._failures.settle(name, 'failed')
+            fields.update(given)
+            for reading in given.values():
+                if isinstance(reading, model.Reading):
+                    groups[name] = _health(reading)
+                    errors += bool(reading.error)
+        self._cycle = dataclasses.replace(self._cycle, errors=errors, groups=groups)
+        return fields
 
     def _collect_from(
         self, name: str, snapshot: model.Snapshot

@@ -34,6 +34,60 @@ _SHIFT = np.uint64(31)
 _PORT_BITS = np.uint64(16)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pairs:
+    """Distinct pairs of a slot and what it talks to, in columns.
+
+    :ivar slots: the slot of each pair
+    :ivar values: the key of the remote's address, or the port
+    :ivar sizes: how many connections have this pair
+    :ivar first: one of these connections, as a place in ``Talk.ends``
+    """
+
+    slots: npt.NDArray[np.int32]
+    values: U64
+    sizes: I64
+    first: npt.NDArray[np.intp]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Talk:
+    """The distinct connections of one direction to others, and with whom they are.
+
+    What an instance says to itself is left out; another instance is a remote,
+    so scans from guest to guest stay visible. Port 0 is no port.
+    """
+
+    ends: attribution.Ends
+    remotes: Pairs
+    ports: Pairs
+
+    @classmethod
+    def of(cls, ends: attribution.Ends) -> 'Talk':
+        """Return the connections of attributed entries, grouped once for all uses."""
+        once = distinct(ends)
+        outward = once.where(~once.is_own) if once.is_own.any() else once
+        with_port = np.flatnonzero(outward.service_port)
+        return cls(
+            outward,
+            _pairs(outward.slot, outward.peer),
+            _pairs(outward.slot[with_port], outward.service_port[with_port]),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Talks:
+    """Who talks to whom in both directions, seen from the instances."""
+
+    outbound: Talk
+    inbound: Talk
+
+    @classmethod
+    def of(cls, found: attribution.Attribution) -> 'Talks':
+        """Return the connections of a complete reading."""
+        return cls(Talk.of(found.outbound()), Talk.of(found.inbound()))
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Direction:
     """What all slots do in one direction; each array has one number a slot.
@@ -91,37 +145,27 @@ def distinct(ends: attribution.Ends) -> attribution.Ends:
     return dataclasses.replace(ends.where(order[starts]), is_replied=replied)
 
 
-def summarise(ends: attribution.Ends, slots: int) -> Direction:
-    """Return the sums of one direction over distinct connections.
-
-    Peers that are the instance itself are left out; another instance is a
-    remote, so scans from guest to guest stay visible. Port 0 is no port.
-    """
-    outward = ends.where(~ends.is_own) if ends.is_own.any() else ends
-    remotes, largest_remote = _groups(outward.slot, outward.peer, slots)
-    with_port = outward.where(outward.service_port != 0)
-    ports, largest_port = _groups(with_port.slot, with_port.service_port, slots)
+def summarise(talk: Talk, slots: int) -> Direction:
+    """Return the sums of one direction."""
+    ends = talk.ends
     return Direction(
-        flows=np.bincount(outward.slot, minlength=slots),
-        unreplied=np.bincount(outward.slot[~outward.is_replied], minlength=slots),
-        remotes=remotes,
-        largest_remote=largest_remote,
-        ports=ports,
-        largest_port=largest_port,
+        flows=np.bincount(ends.slot, minlength=slots),
+        unreplied=np.bincount(ends.slot[~ends.is_replied], minlength=slots),
+        remotes=np.bincount(talk.remotes.slots, minlength=slots),
+        largest_remote=_largest(talk.remotes, slots),
+        ports=np.bincount(talk.ports.slots, minlength=slots),
+        largest_port=_largest(talk.ports, slots),
     )
 
 
-def seen(ends: attribution.Ends, identities: U64, limit: int) -> Seen:
+def seen(talk: Talk, identities: U64, limit: int) -> Seen:
     """Return whom each slot talked to, for the comparison with the next interval.
 
     :param identities: a number for each slot that stays with it
     :param limit: how many remotes (and ports) of one slot are remembered
     """
-    outward = ends.where(~ends.is_own) if ends.is_own.any() else ends
-    with_port = outward.where(outward.service_port != 0)
     return Seen(
-        _contacts(outward.slot, outward.peer, identities, limit),
-        _contacts(with_port.slot, with_port.service_port, identities, limit),
+        _contacts(talk.remotes, identities, limit), _contacts(talk.ports, identities, limit)
     )
 
 
@@ -158,42 +202,35 @@ def _connection_keys(ends: attribution.Ends) -> U64:
     return found
 
 
-def _groups(slot: npt.NDArray[np.int32], value: npt.NDArray[Any], slots: int) -> tuple[I64, I64]:
-    """Return, for each slot, the number of distinct values and the largest share of one."""
-    largest = np.zeros(slots, np.int64)
-    starts, order = _distinct_pairs(slot, value)
-    sizes = np.diff(np.append(starts, len(slot)))
-    owners = slot[order[starts]]
-    np.maximum.at(largest, owners, sizes)
-    return np.bincount(owners, minlength=slots), largest
-
-
-def _distinct_pairs(
-    slot: npt.NDArray[np.int32], value: npt.NDArray[Any]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return an order in which equal pairs stand together, and where each begins."""
+def _pairs(slots: npt.NDArray[np.int32], values: npt.NDArray[Any]) -> Pairs:
+    """Return the distinct pairs of two columns: the one sort that all sums share."""
+    wide = values.astype(np.uint64)
     with np.errstate(over='ignore'):
-        pair = (value.astype(np.uint64) + slot.astype(np.uint64) * _SEED_SLOT) * _SEED_PAIR
+        pair = (wide + slots.astype(np.uint64) * _SEED_SLOT) * _SEED_PAIR
     pair ^= pair >> _SHIFT
     order = np.argsort(pair)
     pair = pair[order]
     is_first = np.ones(len(pair), np.bool_)
     is_first[1:] = pair[1:] != pair[:-1]
-    return np.flatnonzero(is_first), order
+    starts = np.flatnonzero(is_first)
+    first = order[starts]
+    return Pairs(slots[first], wide[first], np.diff(np.append(starts, len(pair))), first)
 
 
-def _contacts(
-    slot: npt.NDArray[np.int32], value: npt.NDArray[Any], identities: U64, limit: int
-) -> Contacts:
-    starts, order = _distinct_pairs(slot, value)
-    chosen = order[starts]
-    slot, value = slot[chosen], value[chosen].astype(np.uint64)
+def _largest(pairs: Pairs, slots: int) -> I64:
+    """Return, for each slot, the connections of the pair that has most."""
+    largest = np.zeros(slots, np.int64)
+    np.maximum.at(largest, pairs.slots, pairs.sizes)
+    return largest
+
+
+def _contacts(pairs: Pairs, identities: U64, limit: int) -> Contacts:
     with np.errstate(over='ignore'):
-        keys = (value + identities[slot]) * _SEED_SLOT
+        keys = (pairs.values + identities[pairs.slots]) * _SEED_SLOT
     keys ^= keys >> _SHIFT
-    slot, keys, saturated = _limited(slot, keys, limit)
+    slots, keys, saturated = _limited(pairs.slots, keys, limit)
     order = np.argsort(keys)
-    return Contacts(keys[order], slot[order], saturated)
+    return Contacts(keys[order], slots[order], saturated)
 
 
 def _limited(

@@ -67,10 +67,16 @@ class Memory:
 
 
 def summarise(
-    found: attribution.Attribution, memory: Memory | None, limits: Limits, *, odd: int
+    found: attribution.Attribution,
+    talks: behaviour.Talks,
+    memory: Memory | None,
+    limits: Limits,
+    *,
+    odd: int,
 ) -> tuple[model.FlowTable, Memory]:
     """Return the table of this interval and the memory for the next one.
 
+    :param talks: the connections among what was found
     :param odd: entries that only the careful decoder could read
     """
     slots = found.owners.slots
@@ -82,10 +88,10 @@ def summarise(
     if memory is not None:
         fresh = ~np.isin(identities, memory.known)
     outbound, sent = _direction(
-        found.outbound(), identities, fresh, memory.outbound if memory else None, limits
+        talks.outbound, identities, fresh, memory.outbound if memory else None, limits
     )
     inbound, received = _direction(
-        found.inbound(), identities, fresh, memory.inbound if memory else None, limits
+        talks.inbound, identities, fresh, memory.inbound if memory else None, limits
     )
     suspected = {
         (slot.definition.uuid, slot.address.ip): patterns
@@ -111,15 +117,14 @@ def summarise(
 
 
 def _direction(
-    ends: attribution.Ends,
+    talk: behaviour.Talk,
     identities: behaviour.U64,
     fresh: npt.NDArray[np.bool_],
     before: behaviour.Seen | None,
     limits: Limits,
 ) -> tuple[behaviour.Direction, behaviour.Seen]:
-    once = behaviour.distinct(ends)
-    direction = behaviour.summarise(once, len(identities))
-    now = behaviour.seen(once, identities, limits.remembered)
+    direction = behaviour.summarise(talk, len(identities))
+    now = behaviour.seen(talk, identities, limits.remembered)
     return behaviour.compare(direction, now, before, fresh), now
 
 

@@ -82,7 +82,7 @@ class Daemon:
             interval=conf.collector.interval,
             expiration=conf.collector.dynamic_cache_expiration,
             web=self._web_statistics,
-            flows=wiring.flow_reader(conf),
+            readers=wiring.readers(conf),
         )
         self._endpoint = endpoint.Endpoint(
             lambda: self._service.published,

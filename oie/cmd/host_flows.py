@@ -30,7 +30,8 @@ def table(conf: cfg.ConfigOpts) -> Row:
     reader = wiring.flow_reader(conf)
     if reader is None:
         return Row(NAME, check_table.Result.INFO, 'off by [conntrack] enabled')
-    reading, health = reader.read((), 0.0), reader.health()
+    fields = reader.read((), 0.0)
+    reading, health = fields['flows'], fields['flow_health']
     reader.close()
     if reading.value is None:
         return Row(NAME, check_table.Result.WARNING, reading.error, ADVICE)

@@ -87,7 +87,13 @@ def instances_source(conf: cfg.ConfigOpts, *, remembers: bool = True) -> service
     return source
 
 
-def flow_reader(conf: cfg.ConfigOpts) -> service.FlowsReader | None:
+def readers(conf: cfg.ConfigOpts) -> dict[str, service.Reader]:
+    """Return what is read for the instances beside libvirt, by the name of its group."""
+    made = {'conntrack': flow_reader(conf)}
+    return {name: reader for name, reader in made.items() if reader is not None}
+
+
+def flow_reader(conf: cfg.ConfigOpts) -> service.Reader | None:
     """Return what reads and sums up flows, None where that is switched off.
 
     :raises ConfigError: there is no such zone map

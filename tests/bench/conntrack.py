@@ -31,6 +31,7 @@ import numpy as np
 
 from oie import model
 from oie.analysis import attribution
+from oie.analysis import behaviour
 from oie.analysis import flows as analysis
 from oie.sources import conntrack
 from oie.sources import ctnetlink as decoder
@@ -250,8 +251,9 @@ class MeasuredCycle(Measured):
         self.report = conntrack.dump(
             found.take, namespace=self._namespace.path, templates=self._templates
         )
+        talks = behaviour.Talks.of(found)
         self.summary, self._memory = analysis.summarise(
-            found, self._memory, analysis.Limits(), odd=self.report.odd
+            found, talks, self._memory, analysis.Limits(), odd=self.report.odd
         )
 
 

@@ -100,19 +100,17 @@ class Flows:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.error = ''
+        self.error: str | Exception = ''
         self.asked: list[tuple[tuple[str, ...], float]] = []
         self.is_closed = False
 
-    def read(
-        self, instances: tuple[model.Instance, ...], max_age: float
-    ) -> model.Reading[model.FlowTable | None]:
+    def read(self, instances: tuple[model.Instance, ...], max_age: float) -> dict[str, object]:
         self.asked.append((tuple(i.definition.domain for i in instances), max_age))
         self.clock.now += 0.25
-        return dataclasses.replace(builders.flows_of(*instances), seconds=0.25, error=self.error)
-
-    def health(self) -> model.FlowHealth:
-        return builders.flow_health()
+        if isinstance(self.error, Exception):
+            raise self.error
+        flows = dataclasses.replace(builders.flows_of(*instances), seconds=0.25, error=self.error)
+        return {'flows': flows, 'flow_health': builders.flow_health()}
 
     def close(self) -> None:
         self.is_closed = True
@@ -360,7 +358,7 @@ def test_statistics_of_the_endpoint_are_those_of_the_moment():
 def with_flows(**collectors: base.Collector) -> tuple[Parts, Flows]:
     """Return a service that reads flows too."""
     parts = made(exporter=measuring.collector('exporter'), **collectors)
-    flows = parts.service._flows = Flows(parts.clock)
+    flows = parts.service._readers['conntrack'] = Flows(parts.clock)
     return parts, flows
 
 
@@ -385,6 +383,20 @@ def test_a_table_that_cannot_be_read_counts_as_an_error_and_costs_only_itself():
     success = {dict(k)['group']: v for k, v in shown['oie_collector_success'].items()}
     assert success['conntrack'] == 0
     assert success['libvirt'] == 1
+
+
+def test_a_reader_that_breaks_costs_only_its_own_fields():
+    parts, flows = with_flows(counting=Counting(None, None))
+    parts.cycles(1)
+    flows.error = ZeroDivisionError('a defect')
+    parts.cycles(1)
+    shown = parts.shown()
+    assert measuring.only(shown['oie_x']) == 2
+    assert measuring.only(shown['oie_host_collection_errors_total']) == 1
+    success = {dict(k)['group']: v for k, v in shown['oie_collector_success'].items()}
+    assert (success['conntrack'], success['libvirt']) == (0, 1)
+    last = shown['oie_collector_last_success_timestamp_seconds']
+    assert 'conntrack' in {dict(labels)['group'] for labels in last}
 
 
 def test_where_nobody_wants_flows_nothing_is_known_of_their_table():

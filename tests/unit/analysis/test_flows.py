@@ -176,8 +176,8 @@ class TestZones:
         batch = [Flow('10.0.0.5', '1.1.1.1', zone=7), Flow('10.0.0.5', '1.1.1.1', zone=9)]
         found = attribute([self.TWINS[0]], batch, zones={7: 'port-a'})
         assert found.entries_of().tolist() == [2]
-        once = behaviour.distinct(found.outbound())
-        assert behaviour.summarise(once, 1).flows.tolist() == [1]
+        talk = behaviour.Talk.of(found.outbound())
+        assert behaviour.summarise(talk, 1).flows.tolist() == [1]
 
 
 class TestParts:
@@ -244,7 +244,7 @@ QUIET = [Flow('10.9.9.9', '1.1.1.1')]
 
 def interval(instances, batch, memory, **limits):
     found = attribute(instances, batch)
-    return flows.summarise(found, memory, flows.Limits(**limits), odd=0)
+    return flows.summarise(found, behaviour.Talks.of(found), memory, flows.Limits(**limits), odd=0)
 
 
 class TestIntervals:

@@ -26,8 +26,10 @@ WARNING = check_table.Result.WARNING
 def row(monkeypatch, reading=None, **health):
     """Return the row for a reader that gives this; without a reading it is off."""
     reader = reading and types.SimpleNamespace(
-        read=lambda _instances, _max_age: reading,
-        health=lambda: model.FlowHealth(maximum=262144, **health),
+        read=lambda _instances, _max_age: {
+            'flows': reading,
+            'flow_health': model.FlowHealth(maximum=262144, **health),
+        },
         close=lambda: None,
     )
     monkeypatch.setattr(wiring, 'flow_reader', lambda _conf: reader)

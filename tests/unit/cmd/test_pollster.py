@@ -534,7 +534,7 @@ class Flows:
 
     def read(self, instances, max_age):
         self.asked.append((instances, max_age))
-        return self.reading
+        return {'flows': self.reading}
 
 
 def test_flows_are_read_once_for_the_instances_and_for_no_other_list(read_directly, monkeypatch):
