@@ -17,6 +17,7 @@
   x SourceError     a source could not be read; its last values stay
     + SourceTimeout the same, because it did not answer in time
     + InconsistentTable  the same, because what came contradicts itself
+    + OversizedTable  the same, because it is larger than the operator allows
     + VanishedNamespace  a network namespace is gone: there is nothing to read
   x WebError        the endpoint cannot listen
   x PollsterError   no trustworthy answer for Ceilometer
@@ -41,6 +42,10 @@ class SourceTimeout(SourceError):
 
 class InconsistentTable(SourceError):
     """A table came, but it contradicts itself or the kernel's own counter."""
+
+
+class OversizedTable(SourceError):
+    """A table has more entries than the operator wants to have read."""
 
 
 class VanishedNamespace(SourceError):

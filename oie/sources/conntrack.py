@@ -76,6 +76,7 @@ def dump(
     *,
     namespace: str | None = None,
     timeout: float = 30.0,
+    max_entries: int | None = None,
     templates: ctnetlink.Templates | None = None,
 ) -> Report:
     """Hand every entry of a table to ``consume``, some thousands at a time.
@@ -84,12 +85,14 @@ def dump(
 
     :param namespace: file of the network namespace, our own if None
     :param timeout: seconds the whole dump may take
+    :param max_entries: how many the kernel may count; more are not asked for
     :param templates: those of the dump before, which save a little work
+    :raises OversizedTable: there are more
     :raises InconsistentTable: the dump is not complete; another one may be
     :raises SourceError: there is none; the text says why
     """
     with open_table(namespace) as table:
-        return read(table, consume, timeout=timeout, templates=templates)
+        return read(table, consume, timeout=timeout, max_entries=max_entries, templates=templates)
 
 
 def open_table(namespace: str | None = None) -> 'Table':
@@ -167,6 +170,7 @@ def read(
     consume: Consumer,
     *,
     timeout: float = 30.0,
+    max_entries: int | None = None,
     templates: ctnetlink.Templates | None = None,
 ) -> Report:
     """Do what ``dump()`` does, with a table that is open."""
@@ -174,6 +178,11 @@ def read(
     if templates is not None:
         templates.grow_older()
     before = table.count()
+    if max_entries is not None and before > max_entries:
+        raise exceptions.OversizedTable(
+            f'the table has {before} entries, more than [conntrack] max_entries = {max_entries}; '
+            'raise it to read the table'
+        )
     taken = _Taken(consume)
     sequence = secrets.randbits(32)
     decoder = ctnetlink.Decoder(sequence, table.socket.port_id, templates)

@@ -61,8 +61,9 @@ OPTS = (
         'max_entries',
         default=1000000,
         min=1,
-        help='A table with more entries is not read, and a metric says so. A million entries '
-        'take about as long as the kernel needs to hand them over, one to two seconds.',
+        help='A table with more entries is not read, and a metric says so; the limit holds for '
+        'each network namespace. A million entries take about as long as the kernel needs to '
+        'hand them over, one to two seconds.',
     ),
     cfg.Opt(
         'timeout',
@@ -145,9 +146,11 @@ class FlowSource(Generic[C]):
         error, value = '', None
         try:
             value = self._read(make)
+            self._is_skipped = False
             self._failures.settle('conntrack', 'not read')
         except exceptions.SourceError as exc:
             error = str(exc)
+            self._is_skipped = isinstance(exc, exceptions.OversizedTable)
             self._errors += 1
             self._failures.report('conntrack', 'not read', error)
         read_at = self._last.read_at if error else time.time()
@@ -175,14 +178,6 @@ class FlowSource(Generic[C]):
         """Let go of everything, at once."""
 
     def _read(self, make: Callable[[Mapping[int, str] | None], C]) -> C:
-        self._is_skipped = False
-        counted = self._conntrack.read_number(self._conntrack.COUNT)
-        self._is_skipped = counted > self._options.max_entries
-        if self._is_skipped:
-            raise exceptions.SourceError(
-                f'the table has {counted} entries, more than [conntrack] max_entries = '
-                f'{self._options.max_entries}; raise it to read the table'
-            )
         zones = self._zone_map.read().value
         for attempt in range(1, ATTEMPTS + 1):
             consumer = make(zones)
@@ -212,6 +207,10 @@ class FlowSource(Generic[C]):
             except exceptions.VanishedNamespace as exc:
                 # A router may vanish at any moment; it costs only itself.
                 self._failures.report(path, 'not read', exc)
+            except exceptions.OversizedTable as exc:
+                raise exceptions.OversizedTable(
+                    f'{path}: {exc}, or leave it out of [conntrack] namespaces'
+                ) from exc
             else:
                 consumer.add(part)
                 self._failures.settle(path, 'not read')
@@ -222,6 +221,7 @@ class FlowSource(Generic[C]):
             take,
             namespace=namespace,
             timeout=self._options.timeout,
+            max_entries=self._options.max_entries,
             templates=self._templates,
         )
         return report.odd

@@ -292,6 +292,20 @@ def test_namespace_that_is_deleted_during_a_dump() -> None:
         assert conntrack.read(table, lambda flows: None).entries == 1
 
 
+def test_a_larger_table_than_allowed_is_not_asked_for(namespace: flows.Namespace) -> None:
+    namespace.flush()
+    namespace.add_many(flows.many(ctnetlink.Entry(TCP), 12))
+    taken: list[int] = []
+
+    def take(batch: flow_columns.Flows) -> None:
+        taken.append(len(batch))
+
+    with pytest.raises(exceptions.OversizedTable, match=r'12 entries, more than .* = 11;'):
+        conntrack.dump(take, namespace=namespace.path, max_entries=11)
+    assert taken == []
+    assert conntrack.dump(take, namespace=namespace.path, max_entries=12).entries == 12
+
+
 def test_nothing_is_held_afterwards(namespace: flows.Namespace) -> None:
     namespace.add_many(flows.many(ctnetlink.Entry(TCP), 1000))
 

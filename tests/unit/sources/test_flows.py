@@ -25,6 +25,7 @@ from tests.unit import measuring
 
 REFUSED = exceptions.SourceError('the kernel refuses the table: EPERM; it needs CAP_NET_ADMIN')
 INCONSISTENT = exceptions.InconsistentTable('only 3 of 500 entries came')
+OVERSIZED = exceptions.OversizedTable('the table has 500 entries; raise max_entries')
 VANISHED = exceptions.VanishedNamespace('the network namespace has vanished')
 ZONES = {7: '11111111-1111-4111-8111-111111111111'}
 
@@ -40,6 +41,7 @@ class Kernel:
     def __init__(self):
         self.numbers = {self.COUNT: 500, self.MAXIMUM: 4096}
         self.tables = {None: ['a', 'b']}
+        self.sizes = {None: 500}
         self.attempts = []
         self.failures = []
         self.timeouts = set()
@@ -51,7 +53,10 @@ class Kernel:
             raise exceptions.SourceError(f'{path}: No such file or directory')
         return number
 
-    def dump(self, consume, *, namespace, timeout, templates):
+    def dump(self, consume, *, namespace, timeout, max_entries, templates):
+        self.read_number(self.COUNT)
+        if self.sizes.get(namespace, 0) > max_entries:
+            raise OVERSIZED
         self.attempts.append(namespace)
         self.timeouts.add(timeout)
         self.templates.add(id(templates))
@@ -229,13 +234,20 @@ def test_a_table_that_is_too_large_is_not_read_and_says_so(make, kernel):
     source = make(max_entries=499)
     reading = source.read(Taken)
     assert reading.value is None
-    assert reading.error == (
-        'the table has 500 entries, more than [conntrack] max_entries = 499; '
-        'raise it to read the table'
-    )
+    assert reading.error == str(OVERSIZED)
     assert kernel.attempts == []
     health = source.health()
     assert (health.is_skipped, health.errors, health.counted) == (True, 1, 500)
+
+
+def test_a_namespace_with_too_large_a_table_makes_the_reading_incomplete(make, kernel, namespaces):
+    path = namespaces('qrouter-1')['qrouter-1']
+    kernel.sizes[path] = 501
+    source = make(max_entries=500, namespaces='qrouter-*')
+    reading = source.read(Taken)
+    assert reading.value is None
+    assert reading.error == f'{path}: {OVERSIZED}, or leave it out of [conntrack] namespaces'
+    assert source.health().is_skipped
 
 
 def test_a_table_that_is_just_small_enough_is_read(make):
@@ -247,7 +259,7 @@ def test_a_table_that_is_just_small_enough_is_read(make):
 def test_a_table_that_shrank_is_read_again(make, kernel):
     source = make(max_entries=499)
     source.read(Taken)
-    kernel.numbers[kernel.COUNT] = 400
+    kernel.sizes[None] = 400
     assert source.read(Taken).error == ''
     assert not source.health().is_skipped
 
