@@ -360,6 +360,20 @@ class InterfaceStatistics:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualFunctionStatistics:
+    """One passed-through interface, IFLA_VF_STATS of its physical function; rx and tx as above.
+
+    Since when they count is up to the driver of the physical function, not to the guest.
+    """
+
+    device: InterfaceDevice
+    rx_bytes: int | None = None
+    rx_packets: int | None = None
+    tx_bytes: int | None = None
+    tx_packets: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A running or the last completed job, virDomainGetJobStats."""
 
@@ -432,6 +446,7 @@ class Instance:
     memory_maximum_bytes: int | None
     control: Control | None = None
     interfaces: tuple[InterfaceStatistics, ...] = ()
+    virtual_functions: tuple[VirtualFunctionStatistics, ...] = ()
     monitor: MonitorStatistics | None = None
     is_fresh: bool = True
     is_complete: bool = True

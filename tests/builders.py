@@ -166,6 +166,19 @@ def interface_statistics(device: model.InterfaceDevice, **more: Any) -> model.In
     return model.InterfaceStatistics(device=device, **{**values, **more})
 
 
+def virtual_function_statistics(
+    device: model.InterfaceDevice, **more: Any
+) -> model.VirtualFunctionStatistics:
+    """Return the counters of an SR-IOV port that was used."""
+    values: dict[str, Any] = {
+        'rx_bytes': 7 * GIB,
+        'rx_packets': 7001,
+        'tx_bytes': 8 * GIB,
+        'tx_packets': 8001,
+    }
+    return model.VirtualFunctionStatistics(device=device, **{**values, **more})
+
+
 def vcpu(number: int = 0, **more: Any) -> model.VcpuStatistics:
     """Return a vCPU that has run for 10 s and waited for 1 s."""
     values: dict[str, Any] = {
@@ -229,6 +242,9 @@ def instance(of: model.Definition | None = None, **more: Any) -> model.Instance:
         'memory_maximum_bytes': 4096 * MIB,
         'control': model.Control(state=0, busy_ms=0),
         'interfaces': tuple(interface_statistics(d) for d in of.interfaces if d.target),
+        'virtual_functions': tuple(
+            virtual_function_statistics(d) for d in of.interfaces if d.pci_address
+        ),
         'monitor': monitor(of),
         'completed_at': NOW,
     }
@@ -245,6 +261,9 @@ def silent(of: model.Definition | None = None, **more: Any) -> model.Instance:
         'memory_maximum_bytes': None,
         'control': None,
         'interfaces': tuple(model.InterfaceStatistics(device=d) for d in of.interfaces),
+        'virtual_functions': tuple(
+            model.VirtualFunctionStatistics(device=d) for d in of.interfaces
+        ),
         'monitor': model.MonitorStatistics(
             read_at=NOW,
             is_complete=False,

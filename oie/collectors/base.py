@@ -38,7 +38,9 @@ class Resource(enum.Enum):
     MONITOR = 'what the QEMU monitor says of an instance'
     DISK = 'disk'
     INTERFACE = 'interface'
+    VIRTUAL_FUNCTION = 'interface that the guest owns, as its physical function counts it'
     ADDRESS = 'flows of a fixed IP'
+    CONTACTS = 'contacts of an instance with a list'
 
 
 Columns = Mapping[Resource, tuple[Column, ...]]
@@ -105,6 +107,8 @@ def rows(snapshot: model.Snapshot, resource: Resource) -> Rows:
     if resource is Resource.DISK:
         monitors = (i.monitor for i in instances if i.monitor is not None)
         return [(disk.device.labels, disk) for m in monitors for disk in m.disks]
+    if resource is Resource.VIRTUAL_FUNCTION:
+        return [(vf.device.labels, vf) for i in instances for vf in i.virtual_functions]
     return [(nic.device.labels, nic) for i in instances for nic in i.interfaces]
 
 

@@ -21,6 +21,7 @@ from oie.collectors import base
 
 GAUGE, CUMULATIVE, INFO = model.Kind.GAUGE, model.Kind.CUMULATIVE, model.Kind.INFO
 NET = 'virConnectGetAllDomainStats net.<n>'
+VF = 'rtnetlink RTM_GETLINK of the physical function: IFLA_VF_STATS'
 
 INTERFACE_INFO = model.Meter(
     prometheus='oie_instance_interface_info',
@@ -33,7 +34,7 @@ STATS_AVAILABLE = model.Meter(
     prometheus='oie_instance_interface_stats_available',
     unit='1',
     kind=GAUGE,
-    help='Whether the host can count the traffic of this interface; 0 for passed-through ones.',
+    help='Whether libvirt counts the traffic of this interface; 0 for passed-through ones.',
     source=f'{NET}.name',
 )
 
@@ -58,6 +59,55 @@ def _meter(name: str, field: str, unit: str, help: str, key: str) -> model.Meter
         source=f'{NET}.{key}',
     )
 
+
+def _vf_traffic(prometheus: str, unit: str, help: str, key: str) -> model.Meter:
+    return model.Meter(
+        prometheus=prometheus,
+        unit=unit,
+        kind=CUMULATIVE,
+        help=f'{help} over an SR-IOV port; left out while all four counters are zero.',
+        source=f'{VF}_{key}',
+    )
+
+
+VF_TRAFFIC = (
+    (
+        _vf_traffic(
+            'oie_instance_interface_vf_receive_bytes_total',
+            'B',
+            'Bytes the guest received',
+            'RX_BYTES',
+        ),
+        operator.attrgetter('rx_bytes'),
+    ),
+    (
+        _vf_traffic(
+            'oie_instance_interface_vf_transmit_bytes_total',
+            'B',
+            'Bytes the guest sent',
+            'TX_BYTES',
+        ),
+        operator.attrgetter('tx_bytes'),
+    ),
+    (
+        _vf_traffic(
+            'oie_instance_interface_vf_receive_packets_total',
+            'packet',
+            'Packets the guest received',
+            'RX_PACKETS',
+        ),
+        operator.attrgetter('rx_packets'),
+    ),
+    (
+        _vf_traffic(
+            'oie_instance_interface_vf_transmit_packets_total',
+            'packet',
+            'Packets the guest sent',
+            'TX_PACKETS',
+        ),
+        operator.attrgetter('tx_packets'),
+    ),
+)
 
 TRAFFIC = (
     (
@@ -192,6 +242,7 @@ class NetworkCollector(base.Collector):
             ),
         )
     }
+    OPTIONAL = {'vf_counters': {base.Resource.VIRTUAL_FUNCTION: VF_TRAFFIC}}
 
     def collect(
         self, previous: model.Snapshot | None, current: model.Snapshot, notes: base.Notes

@@ -114,6 +114,8 @@ OPTIONAL = {
     'storage_pools': 'size of each storage pool that libvirt manages; two calls in every cycle',
     'vcpu_wait': 'time the vCPUs wait for I/O, where kernel.sched_schedstats is on',
     'vcpus': 'a series for each vCPU in place of their sum, with state and halted',
+    'vf_counters': 'traffic of SR-IOV ports; the kernel asks the driver of each physical function '
+    'for all of its virtual functions in every cycle',
     'write_threshold': 'offsets that raise libvirt\'s block-threshold event',
 }
 

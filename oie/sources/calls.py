@@ -88,10 +88,13 @@ class Calls:
 
     The threads are daemons: a call that never returns does not hold up the end
     of the program.
+
+    :param name: how the names of the threads begin
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, name: str = 'oie-call') -> None:
         self.limit = limit
+        self._name = name
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[Call[Any] | None] = queue.SimpleQueue()
         self._in_flight: set[Call[Any]] = set()
@@ -189,11 +192,11 @@ class Calls:
         return known
 
     def _add_thread(self) -> None:
-        name = f'oie-call-{self._threads + 1}'
+        name = f'{self._name}-{self._threads + 1}'
         try:
             threading.Thread(target=self._work, name=name, daemon=True).start()
         except RuntimeError as exc:
-            raise exceptions.SourceError(f'no thread for a call of libvirt: {exc}') from exc
+            raise exceptions.SourceError(f'no thread {name} for a call: {exc}') from exc
         self._threads += 1
 
     def _work(self) -> None:

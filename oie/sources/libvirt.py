@@ -45,6 +45,7 @@ from oie.sources import libvirt_domains
 from oie.sources import libvirt_events
 from oie.sources import libvirt_monitor
 from oie.sources import libvirt_pools
+from oie.sources import virtual_functions
 
 LOG = logging.getLogger(__name__)
 
@@ -184,6 +185,7 @@ class LibvirtSource(base.Source):
             self._calls, self._failures, timeout=options.timeout
         )
         self._pools: tuple[model.StoragePool, ...] = ()
+        self._virtual_functions = virtual_functions.VirtualFunctionReader()
         self._monitor = self._make_monitor_reader()
         self._details = self._make_details_reader()
 
@@ -257,6 +259,7 @@ class LibvirtSource(base.Source):
         """Let go of connections and threads, at once; what hangs is left behind."""
         self._daemon.close()
         self._calls.close()
+        self._virtual_functions.close()
 
     # --- one cycle ----------------------------------------------------------
 
@@ -272,6 +275,8 @@ class LibvirtSource(base.Source):
         read_at = time.time()
         counted = self._count(observed)
         details = {} if is_distressed else self._read_details(counted)
+        if 'vf_counters' in self._optional:
+            self._virtual_functions.read(one.known.definition for one in counted)
         instances = self._assemble(counted, records, details, read_at, listing.failed)
         kept = listing.failed & self._instances.keys()
         self._instances = {
@@ -466,6 +471,7 @@ class LibvirtSource(base.Source):
             memory_maximum_bytes=max_memory_kib * domain_stats.KIB,
             control=one.control,
             interfaces=domain_stats.interfaces(one.record, known.definition.interfaces),
+            virtual_functions=self._virtual_functions.of(known.definition),
             monitor=monitor,
             is_complete=is_complete,
             completed_at=read_at if is_complete else last.completed_at if last else None,

@@ -102,6 +102,7 @@ def test_a_resource_whose_monitor_said_nothing_yet_has_no_rows():
     assert base.rows(snapshot, base.Resource.DISK) == []
     assert len(base.rows(snapshot, base.Resource.INSTANCE)) == 1
     assert len(base.rows(snapshot, base.Resource.INTERFACE)) == 1
+    assert base.rows(snapshot, base.Resource.VIRTUAL_FUNCTION) == []
 
 
 @pytest.mark.parametrize('convert', [base.seconds, base.milliseconds])

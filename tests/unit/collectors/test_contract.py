@@ -385,7 +385,8 @@ def test_every_fact_that_a_collector_may_show_is_read_by_some_source():
     nouns = (
         *(model.Flavor, model.DiskDevice, model.InterfaceDevice, model.HostDevice),
         *(model.Definition, model.VcpuStatistics, model.Memory, model.DiskStatistics),
-        *(model.InterfaceStatistics, model.Job, model.BlockJob, model.MonitorStatistics),
+        *(model.InterfaceStatistics, model.VirtualFunctionStatistics),
+        *(model.Job, model.BlockJob, model.MonitorStatistics),
         *(model.Instance, model.Hypervisor, model.FlowHealth),
     )
     unread = [

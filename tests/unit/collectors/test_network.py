@@ -94,6 +94,40 @@ def test_a_passed_through_interface_has_identity_but_no_counters():
     assert (dict(labels)['interface'], value) == ('0000:81:00.2', 0)
 
 
+def test_traffic_of_sriov_ports_by_their_pci_addresses():
+    of = builders.definition(
+        interfaces=(
+            builders.interface(),
+            builders.virtual_function(pci_address='0000:81:00.2'),
+            builders.virtual_function(pci_address='0000:81:10.2'),
+        )
+    )
+    _, used, partly = of.interfaces
+    instance = builders.instance(
+        of,
+        virtual_functions=(
+            builders.virtual_function_statistics(
+                used, rx_bytes=1, rx_packets=2, tx_bytes=3, tx_packets=4
+            ),
+            builders.virtual_function_statistics(
+                partly, rx_bytes=5, rx_packets=6, tx_bytes=0, tx_packets=None
+            ),
+        ),
+    )
+    collector = measuring.collector('network', collector__optional='vf_counters')
+    found = measuring.shown(collector, builders.snapshot(instance))
+    assert {
+        name: {dict(labels)['interface']: value for labels, value in values.items()}
+        for name, values in found.items()
+        if '_vf_' in name
+    } == {
+        'oie_instance_interface_vf_receive_bytes_total': {'0000:81:00.2': 1, '0000:81:10.2': 5},
+        'oie_instance_interface_vf_receive_packets_total': {'0000:81:00.2': 2, '0000:81:10.2': 6},
+        'oie_instance_interface_vf_transmit_bytes_total': {'0000:81:00.2': 3, '0000:81:10.2': 0},
+        'oie_instance_interface_vf_transmit_packets_total': {'0000:81:00.2': 4},
+    }
+
+
 def test_two_passed_through_members_of_a_bond_share_a_mac_but_no_series():
     found = shown(
         of_devices(

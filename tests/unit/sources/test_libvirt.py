@@ -13,6 +13,7 @@
 """What LibvirtSource promises: every domain costs only itself, and nothing is invented."""
 
 from collections.abc import Callable
+import functools
 import itertools
 import json
 import logging
@@ -28,7 +29,9 @@ import pytest
 from oie import model
 from oie.sources import libvirt
 from oie.sources import libvirt_connection
+from oie.sources import virtual_functions
 from tests import fakes
+from tests import sriov
 
 LONG = 5.0
 # For guests that do not answer: it costs so much, and busy machines are slow.
@@ -791,6 +794,61 @@ def test_backing_depth_is_counted_only_when_it_is_wanted(host, make):
     assert (disk.backing_depth, disk.read_requests) == (2, 3)
     guest.record = fakes.record()
     assert read(make())['a'].monitor.disks[0].backing_depth is None
+
+
+PF, VF = '0000:81:00.0', '0000:81:00.2'
+SRIOV_PORT = (
+    '<interface type="hostdev" managed="yes"><mac address="fa:16:3e:00:00:02"/><source>'
+    '<address type="pci" domain="0x0000" bus="0x81" slot="0x00" function="0x2"/></source>'
+    '</interface></devices>'
+)
+
+
+@pytest.fixture
+def hardware(host, monkeypatch, tmp_path):
+    """A host with a virtual function that the guest ``a`` owns."""
+    hardware = sriov.Host(tmp_path)
+    hardware.add(PF, VF).functions[0] = sriov.counters(rx_bytes=5)
+    monkeypatch.setattr(
+        virtual_functions,
+        'VirtualFunctionReader',
+        functools.partial(
+            virtual_functions.VirtualFunctionReader, root=hardware.root, ask=hardware.ask
+        ),
+    )
+    guest = host.add('a')
+    guest.xml = fakes.xml(guest).replace('</devices>', SRIOV_PORT)
+    return hardware
+
+
+def test_virtual_functions_are_read_only_when_they_are_wanted(host, make, hardware):
+    assert read(make())['a'].virtual_functions == ()
+    assert hardware.asked == []
+    [port] = read(make(optional=frozenset({'vf_counters'})))['a'].virtual_functions
+    assert (port.device.name, port.rx_bytes, port.tx_bytes) == (VF, 5, 0)
+    assert hardware.asked == [5]
+
+
+def test_virtual_function_that_cannot_be_read_costs_only_itself(host, make, hardware):
+    def fail():
+        raise ZeroDivisionError
+
+    source = make(optional=frozenset({'vf_counters'}))
+    read(source)
+    hardware.script = fail
+    instance = read(source)['a']
+    assert instance.virtual_functions == ()
+    assert instance.is_complete
+
+
+def test_virtual_functions_of_a_wedged_guest_go_on(host, make, hardware):
+    source = make(monitor_timeout=SHORT, optional=frozenset({'vf_counters'}))
+    read(source)
+    hardware.devices[5].functions[0] = sriov.counters(rx_bytes=6)
+    next(iter(host.guests.values())).wedge()
+    instance = read(source)['a']
+    assert not instance.is_complete
+    assert [port.rx_bytes for port in instance.virtual_functions] == [6]
 
 
 def test_times_of_vcpus_go_on_when_one_is_unplugged(host, make):

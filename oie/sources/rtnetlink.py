@@ -1,0 +1,185 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The kernel's answer about a network device → what its virtual functions have counted.
+
+Source: linux/rtnetlink.h and linux/if_link.h; rtnl_fill_vfinfo() of net/core/rtnetlink.c.
+Numbers are in the byte order of the host.
+
+pyroute2 would decode the same, but it knows no deadline, its buffer has been too small for
+many virtual functions twice (svinota/pyroute2, issues 813 and 1044), and 0.9.7 takes an
+answer that was cut between two counters for a whole one.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import dataclasses
+import errno
+import os
+import socket
+import struct
+
+from oie import exceptions
+
+Counters = Mapping[str, int]
+
+NLMSG_ERROR = 2
+NLM_F_REQUEST = 0x1
+RTM_NEWLINK = 16
+RTM_GETLINK = 18
+
+IFLA_IFNAME = 3
+IFLA_VFINFO_LIST = 22
+IFLA_EXT_MASK = 29
+RTEXT_FILTER_VF = 1
+IFLA_VF_INFO = 1
+IFLA_VF_MAC = 1
+IFLA_VF_STATS = 8
+# IFLA_VF_STATS_*, which begin with 0. Received and sent are seen from the virtual function:
+# mlx5 (en_rep.c) flips them to tell of the port of the switch that it is plugged into, ixgbe
+# reads the "good octets received" of the function itself (PVFGORC), i40e and ice of its VSI.
+_COUNTERS = {0: 'rx_packets', 1: 'tx_packets', 2: 'rx_bytes', 3: 'tx_bytes'}
+
+# struct nlmsghdr and ifinfomsg; flags of an attribute's type (NLA_F_NESTED and its like).
+_HEADER = struct.Struct('=IHHII')
+_LINK = struct.Struct('=BxHiII')
+_ATTRIBUTE = struct.Struct('=HH')
+_TYPE = 0x3FFF
+
+# 296 bytes for each virtual function, and its list is an attribute of 64 KiB at most.
+_ROOM = 2**17
+_SEQUENCE = 1
+# The answer is there when send() returns. If not, it does not come.
+_PATIENCE = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Link:
+    """A network device and the counters of its virtual functions, by their number."""
+
+    name: str
+    functions: Mapping[int, Counters]
+
+
+def ask(index: int) -> bytes:
+    """Return what the kernel says of the network device that has this index.
+
+    The device must be in the network namespace of the caller; no right is needed. It takes as
+    long as the kernel wants: the answer waits for its lock (RTNL) and for drivers.
+
+    :raises SourceError: there is no answer, or a part of it only
+    """
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as connection:
+            connection.settimeout(_PATIENCE)
+            connection.bind((0, 0))
+            # Whoever else sends us anything gets an error now.
+            connection.connect((0, 0))
+            connection.send(request(index))
+            answer, _, flags, _ = connection.recvmsg(_ROOM)
+    except OSError as exc:
+        raise exceptions.SourceError(f'network device {index}: {exc}') from exc
+    if flags & socket.MSG_TRUNC:
+        raise exceptions.SourceError(f'network device {index}: more than {_ROOM} bytes')
+    return answer
+
+
+def request(index: int) -> bytes:
+    """Return the message that asks for a device with its virtual functions."""
+    mask = _ATTRIBUTE.pack(8, IFLA_EXT_MASK) + struct.pack('=I', RTEXT_FILTER_VF)
+    body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + mask
+    size = _HEADER.size + len(body)
+    return _HEADER.pack(size, RTM_GETLINK, NLM_F_REQUEST, _SEQUENCE, 0) + body
+
+
+def parse(answer: bytes) -> Link:
+    """Return what an answer says; without virtual functions ``functions`` is empty.
+
+    A counter that is not there is not in the result.
+
+    :raises SourceError: it is no answer about a device, or contradicts itself
+    """
+    name, functions = '', dict[int, Counters]()
+    for kind, value in _attributes(_body(memoryview(answer))):
+        if kind == IFLA_IFNAME:
+            name = os.fsdecode(bytes(value).rstrip(b'\0'))
+        elif kind == IFLA_VFINFO_LIST:
+            functions = _functions(value)
+    return Link(name, functions)
+
+
+def _body(message: memoryview) -> memoryview:
+    """Return the attributes of the one message that an answer is."""
+    if len(message) < _HEADER.size:
+        raise exceptions.SourceError(f'a netlink answer of {len(message)} bytes')
+    size, kind, _, sequence, _ = _HEADER.unpack_from(message)
+    if sequence != _SEQUENCE or size > len(message):
+        raise exceptions.SourceError(f'a netlink answer to {sequence} of {size} bytes')
+    if kind == NLMSG_ERROR and size >= _HEADER.size + 4:
+        number = -struct.unpack_from('=i', message, _HEADER.size)[0]
+        raise exceptions.SourceError(f'refused: {errno.errorcode.get(number, str(number))}')
+    if kind != RTM_NEWLINK or size < _HEADER.size + _LINK.size:
+        raise exceptions.SourceError(f'a netlink answer of type {kind} with {size} bytes')
+    return message[_HEADER.size + _LINK.size : size]
+
+
+def _functions(listed: memoryview) -> dict[int, Counters]:
+    found: dict[int, Counters] = {}
+    for kind, value in _attributes(listed):
+        if kind == IFLA_VF_INFO:
+            number, counters = _function(value)
+            # A driver that leaves out the number (ndo_get_vf_config) makes all of them 0.
+            if number in found:
+                raise exceptions.SourceError(f'two virtual functions have the number {number}')
+            found[number] = counters
+    return found
+
+
+def _function(info: memoryview) -> tuple[int, Counters]:
+    number, counters = None, {}
+    for kind, value in _attributes(info):
+        if kind == IFLA_VF_MAC:
+            number = _number(value[:4], '=I')
+        elif kind == IFLA_VF_STATS:
+            counters = {
+                _COUNTERS[which]: _number(counter, '=Q')
+                for which, counter in _attributes(value)
+                if which in _COUNTERS
+            }
+    if number is None:
+        raise exceptions.SourceError('a virtual function without a number')
+    return number, counters
+
+
+def _attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Give type and value of each attribute.
+
+    Where the list of virtual functions is longer than its 16 bits can tell, which happens with
+    more than 221 of them, an attribute in it seems to reach beyond its end.
+    """
+    place = 0
+    while place < len(data):
+        if len(data) - place < _ATTRIBUTE.size:
+            raise exceptions.SourceError('a netlink attribute is cut off')
+        size, kind = _ATTRIBUTE.unpack_from(data, place)
+        if not _ATTRIBUTE.size <= size <= len(data) - place:
+            raise exceptions.SourceError(
+                f'a netlink attribute of {size} bytes where {len(data) - place} are left'
+            )
+        yield kind & _TYPE, data[place + _ATTRIBUTE.size : place + size]
+        place += size + 3 & ~3
+
+
+def _number(value: memoryview, form: str) -> int:
+    if len(value) != struct.calcsize(form):
+        raise exceptions.SourceError(f'a number of {len(value)} bytes in a netlink attribute')
+    return int(struct.unpack(form, value)[0])
