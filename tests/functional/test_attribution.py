@@ -17,20 +17,16 @@ translated, the kernel makes the tuple of the replies itself.
 """
 
 from collections.abc import Iterator
-import ipaddress
 import os
-import socket
 
 import pytest
 
 from oie import model
 from oie.analysis import attribution
 from oie.sources import conntrack
-from tests import builders
 from tests import ctnetlink
+from tests.functional import attributed
 from tests.functional import flows
-
-Side = tuple[str, str, str]
 
 FIXED, FLOATING = '10.0.0.5', '203.0.113.5'
 OTHER, OTHER_FLOATING = '10.1.0.9', '203.0.113.9'
@@ -38,20 +34,11 @@ FIXED6, REMOTE6 = '2001:db8::5', '2001:db8:1::1'
 REMOTE = '192.0.2.1'
 
 
-def instance(uuid: str, *addresses: str, port: str = '') -> model.Instance:
-    return builders.instance(
-        definition=builders.definition(
-            uuid=uuid,
-            addresses=tuple(
-                model.Address(ip=ip, family='ipv6' if ':' in ip else 'ipv4', port_uuid=port)
-                for ip in addresses
-            ),
-        )
-    )
-
-
-A, B = instance('a', FIXED, FIXED6, port='port-a'), instance('b', OTHER, port='port-b')
-TWIN = instance('twin', FIXED, port='port-t')
+A, B = (
+    attributed.instance('a', FIXED, FIXED6, port='port-a'),
+    attributed.instance('b', OTHER, port='port-b'),
+)
+TWIN = attributed.instance('twin', FIXED, port='port-t')
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -80,27 +67,6 @@ def attribute(
     found = attribution.Attribution(attribution.Owners(instances, zones))
     namespace.run(lambda: conntrack.dump(found.take))
     return found
-
-
-def sides(found: attribution.Attribution, ends: attribution.Ends) -> list[Side]:
-    """Return instance, fixed IP and peer of each flow."""
-    slots = found.owners.slots
-    return sorted(
-        (slots[slot].definition.uuid, slots[slot].address.ip, _text(family, high, low))
-        for slot, family, high, low in zip(
-            ends.slot.tolist(),
-            ends.family.tolist(),
-            ends.peer_high.tolist(),
-            ends.peer_low.tolist(),
-            strict=True,
-        )
-    )
-
-
-def _text(family: int, high: int, low: int) -> str:
-    if family == socket.AF_INET:
-        return str(ipaddress.IPv4Address(low))
-    return str(ipaddress.IPv6Address(high << 64 | low))
 
 
 OUT, IN = [('a', FIXED, REMOTE)], [('a', FIXED, REMOTE)]
@@ -150,8 +116,8 @@ def test_instance_direction_and_peer(namespace: flows.Namespace, row: str) -> No
 
     found = attribute(namespace, entry)
 
-    assert sides(found, found.outbound()) == outbound
-    assert sides(found, found.inbound()) == inbound
+    assert attributed.sides(found, found.outbound()) == outbound
+    assert attributed.sides(found, found.inbound()) == inbound
     assert found.unattributed == (not outbound and not inbound)
 
 
@@ -163,7 +129,7 @@ def test_zones_tell_equal_addresses_apart(namespace: flows.Namespace) -> None:
 
     found = attribute(namespace, *entries, instances=(A, TWIN), zones={7: 'port-a', 8: 'port-t'})
 
-    assert sides(found, found.outbound()) == [
+    assert attributed.sides(found, found.outbound()) == [
         ('a', FIXED, REMOTE),
         ('twin', FIXED, '192.0.2.2'),
     ]
@@ -175,7 +141,7 @@ def test_equal_addresses_without_zones_are_never_guessed(namespace: flows.Namesp
 
     found = attribute(namespace, entry, instances=(A, TWIN))
 
-    assert sides(found, found.outbound()) == []
+    assert attributed.sides(found, found.outbound()) == []
     assert (found.unattributed, found.ambiguous) == (1, 1)
 
 
@@ -194,5 +160,5 @@ def test_expected_connection_has_an_owner_of_its_own(namespace: flows.Namespace)
 
     found = attribute(namespace, ctnetlink.Entry(control), data)
 
-    assert sides(found, found.outbound()) == [('a', FIXED, REMOTE)]
-    assert sides(found, found.inbound()) == [('a', FIXED, REMOTE)]
+    assert attributed.sides(found, found.outbound()) == [('a', FIXED, REMOTE)]
+    assert attributed.sides(found, found.inbound()) == [('a', FIXED, REMOTE)]
