@@ -529,6 +529,44 @@ class FlowHealth:
     zone_conflicts: int = 0
 
 
+# --- reachability -----------------------------------------------------------
+
+
+class ProbeResult(enum.Enum):
+    """How the probe of a fixed IP ended; only the first two say anything about the guest.
+
+    ``AMBIGUOUS`` means that an answer, or silence, might be that of somebody
+    else, ``FAILED`` that it was our own fault.
+    """
+
+    REACHABLE = 'reachable'
+    UNREACHABLE = 'unreachable'
+    AMBIGUOUS = 'ambiguous'
+    NO_NAMESPACE = 'no_namespace'
+    FAILED = 'failed'
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AddressProbe:
+    """Whether a fixed IP answered from within its network, and after how many seconds."""
+
+    definition: Definition
+    address: Address
+    is_reachable: bool
+    seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reachability:
+    """What a round of probes found; ``addresses`` are those of which it is known.
+
+    ``results`` counts the fixed IPs of the whole round.
+    """
+
+    addresses: tuple[AddressProbe, ...]
+    results: Mapping[ProbeResult, int]
+
+
 # --- the host and the hypervisor --------------------------------------------
 
 
@@ -634,5 +672,6 @@ class Snapshot:
     hypervisor: Hypervisor = Hypervisor()
     flows: Reading[FlowTable | None] = Reading(value=None, read_at=None, seconds=0.0)
     flow_health: FlowHealth | None = None
+    reachability: Reading[Reachability | None] = Reading(value=None, read_at=None, seconds=0.0)
     cycle: CycleStatistics = CycleStatistics()
     web: WebStatistics = WebStatistics()

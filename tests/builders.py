@@ -370,6 +370,29 @@ def flow_health(**more: Any) -> model.FlowHealth:
     return model.FlowHealth(**{**values, **more})
 
 
+def probe(of: model.Definition | None = None, **more: Any) -> model.AddressProbe:
+    """Return an answer of a fixed IP, by default the first one of the definition."""
+    of = of or definition()
+    values: dict[str, Any] = {
+        'definition': of,
+        'address': of.addresses[0],
+        'is_reachable': True,
+        'seconds': 0.000512,
+    }
+    return model.AddressProbe(**{**values, **more})
+
+
+def probes(
+    *addresses: model.AddressProbe, **results: int
+) -> model.Reading[model.Reachability | None]:
+    """Return a round of probes that found this, and how many fixed IPs ended how."""
+    found = model.Reachability(
+        addresses=addresses,
+        results={model.ProbeResult(name): count for name, count in results.items()},
+    )
+    return model.Reading(value=found, read_at=NOW - 20, seconds=2.125)
+
+
 def reading(*instances: model.Instance, **more: Any) -> model.Reading[tuple[model.Instance, ...]]:
     """Return what a source gave that could read all of them."""
     return model.Reading(**{'value': instances, 'read_at': NOW, 'seconds': 0.01, **more})
@@ -444,6 +467,13 @@ def node() -> model.Snapshot:
             quiet_flows(scanning.definition, ipv6),
         ),
         flow_health=flow_health(),
+        reachability=probes(
+            probe(scanning.definition),
+            probe(scanning.definition, address=ipv6, is_reachable=False, seconds=None),
+            reachable=1,
+            unreachable=1,
+            ambiguous=2,
+        ),
         cycle=cycle(),
         web=model.WebStatistics(
             requests={'2xx': 12, '4xx': 1}, dropped={'slow': 2}, connections=3

@@ -30,6 +30,7 @@ from oie import model
 from oie.cmd import check_table
 from oie.cmd import host_access
 from oie.cmd import host_flows
+from oie.cmd import host_probes
 from oie.cmd import wiring
 from oie.sources import calls
 
@@ -79,12 +80,13 @@ def rows(conf: cfg.ConfigOpts, source: Source, deadline: float) -> Iterator[Row]
     path = conf.exporter.socket_path
     addresses = conf.exporter.listen_address
     # All are asked at the same time, so that one which hangs costs the others nothing.
-    bounded = calls.Calls(3 + len(addresses))
+    bounded = calls.Calls(4 + len(addresses))
     looking = bounded.start('libvirt', lambda _call: look(source))
     asking = bounded.start(
         'socket', lambda _call: host_access.ask_pollsters(path, tuple(pollsters))
     )
     tracking = bounded.start('conntrack', lambda _call: host_flows.table(conf))
+    probing = bounded.start('probes', lambda _call: host_probes.rows(conf))
     endpoints = [(each, bounded.start('endpoint', _endpoint(each))) for each in addresses]
     yield host_access.user()
     found = _wait(looking, deadline, Look(_unanswered(), model.Hypervisor(uri=conf.libvirt.uri)))
@@ -94,6 +96,8 @@ def rows(conf: cfg.ConfigOpts, source: Source, deadline: float) -> Iterator[Row]
         yield from guests(conf, found)
     unread = Row(host_flows.NAME, WARNING, 'no answer', host_flows.ADVICE)
     yield _wait(tracking, deadline, unread)
+    unprobed = Row(host_probes.NAME, WARNING, 'no answer', host_probes.ADVICE)
+    yield from _wait(probing, deadline, (unprobed,))
     answers = _wait(asking, deadline, host_access.Answers(error='no answer', is_served=True))
     yield host_access.pollsters(answers, _snapshot(conf, found), pollsters)
     yield host_access.socket_place(conf, is_served=answers.is_served)

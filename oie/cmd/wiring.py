@@ -27,6 +27,7 @@ from oie import plugins
 from oie import service
 from oie.collectors import base as collectors_base
 from oie.outputs import ceilometer
+from oie.sources import reachability
 from oie.sources.zone_maps import choice
 from oie.sources.zone_maps import kept
 
@@ -89,7 +90,7 @@ def instances_source(conf: cfg.ConfigOpts, *, remembers: bool = True) -> service
 
 def readers(conf: cfg.ConfigOpts) -> dict[str, service.Reader]:
     """Return what is read for the instances beside libvirt, by the name of its group."""
-    made = {'conntrack': flow_reader(conf)}
+    made = {'conntrack': flow_reader(conf), 'probes': probes(conf)}
     return {name: reader for name, reader in made.items() if reader is not None}
 
 
@@ -114,6 +115,15 @@ def flow_reader(conf: cfg.ConfigOpts) -> service.Reader | None:
         fan_out=outbound.fan_out_threshold,
     )
     return reader.FlowReader(source(conf.conntrack, zone_map(conf)), limits)
+
+
+def probes(conf: cfg.ConfigOpts) -> reachability.ReachabilitySource | None:
+    """Return what probes fixed IPs, None where nobody wants to know; it has not begun yet."""
+    if 'reachability' not in conf.collector.optional:
+        return None
+    plugin = plugins.load(SOURCES, ('reachability',))['reachability']
+    source: reachability.ReachabilitySource = plugin(conf.reachability)
+    return source
 
 
 def zone_map(conf: cfg.ConfigOpts) -> kept.KeptZoneMap:

@@ -152,6 +152,22 @@ def noted(
     return known[1]
 
 
+def address_labels(
+    notes: Notes, definition: model.Definition, address: model.Address
+) -> model.Labels:
+    """Return the labels of a fixed IP, the same object for as long as it is there."""
+    known = noted(notes, definition, _labels_by_address)
+    labels: model.Labels = known[address]
+    return labels
+
+
+def _labels_by_address(definition: model.Definition) -> dict[model.Address, model.Labels]:
+    return {
+        address: definition.labels.extended(ip=address.ip, family=address.family)
+        for address in definition.addresses
+    }
+
+
 def seconds(nanoseconds: int | None) -> float | None:
     """Return nanoseconds as seconds."""
     return None if nanoseconds is None else nanoseconds / 1e9

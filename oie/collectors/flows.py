@@ -436,7 +436,9 @@ class FlowsCollector(base.Collector):
         table = current.flows.value
         if table is not None:
             active = [
-                (_labels(flows, notes), flows) for flows in table.addresses if flows.is_active
+                (base.address_labels(notes, flows.definition, flows.address), flows)
+                for flows in table.addresses
+                if flows.is_active
             ]
             yield from base.family(IP_FLOWS, ((labels, f.entries) for labels, f in active))
             yield from self._behaviour(active)
@@ -463,20 +465,6 @@ class FlowsCollector(base.Collector):
             yield from base.family(UNREPLIED, ratios)
         if self.options.patterns:
             yield from base.family(PATTERN, _patterns(active))
-
-
-def _labels(flows: model.AddressFlows, notes: base.Notes) -> model.Labels:
-    """Return the labels of one fixed IP, the same object for as long as it is there."""
-    known = base.noted(notes, flows.definition, _address_labels)
-    labels: model.Labels = known[flows.address]
-    return labels
-
-
-def _address_labels(definition: model.Definition) -> dict[model.Address, model.Labels]:
-    return {
-        address: definition.labels.extended(ip=address.ip, family=address.family)
-        for address in definition.addresses
-    }
 
 
 def _patterns(active: list[tuple[model.Labels, model.AddressFlows]]) -> Samples:

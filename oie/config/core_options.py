@@ -111,6 +111,8 @@ OPTIONAL = {
     'lifecycle_events': 'starts, stops, crashes and migrations of each instance',
     'limits': 'CPU quota and disk throttles, as far as there are any',
     'memory_bandwidth': 'memory traffic by bandwidth monitor (resctrl)',
+    'reachability': 'whether each fixed IP answers an echo request from within its network; asked '
+    'in the background, see [reachability], with rights of its own',
     'storage_pools': 'size of each storage pool that libvirt manages; two calls in every cycle',
     'vcpu_wait': 'time the vCPUs wait for I/O, where kernel.sched_schedstats is on',
     'vcpus': 'a series for each vCPU in place of their sum, with state and halted',

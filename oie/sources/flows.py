@@ -18,12 +18,9 @@ privilege and is read apart.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
-import fnmatch
 import functools
 import logging
-import os
 import time
 from typing import Any
 from typing import ClassVar
@@ -37,11 +34,11 @@ from oie import config
 from oie import exceptions
 from oie import failures
 from oie import model
+from oie.sources import namespaces
 from oie.sources.zone_maps import kept
 
 LOG = logging.getLogger(__name__)
 
-NETNS = '/run/netns'
 ATTEMPTS = 2
 
 OPTS = (
@@ -115,7 +112,9 @@ class FlowSource(Generic[C]):
     GROUP_HELP: ClassVar[str] = 'Connection tracking: whose flows the kernel sees.'
     OPTS: ClassVar[tuple[cfg.Opt, ...]] = OPTS
 
-    def __init__(self, options: Any, zone_map: kept.KeptZoneMap, *, netns: str = NETNS) -> None:
+    def __init__(
+        self, options: Any, zone_map: kept.KeptZoneMap, *, netns: str = namespaces.DIRECTORY
+    ) -> None:
         self._options = options
         self._zone_map = zone_map
         self._netns = netns
@@ -226,17 +225,14 @@ class FlowSource(Generic[C]):
         )
         return report.odd
 
-    def _namespaces(self) -> Iterator[str]:
+    def _namespaces(self) -> list[str]:
         if not self._options.namespaces:
-            return
+            return []
         try:
-            names = sorted(os.listdir(self._netns))
+            return namespaces.matching(self._options.namespaces, self._netns)
         except OSError as exc:
             self._failures.report(self._netns, 'not listed', exc)
-            return
-        for name in names:
-            if any(fnmatch.fnmatchcase(name, p) for p in self._options.namespaces):
-                yield os.path.join(self._netns, name)
+            return []
 
     def _number(self, path: str) -> int | None:
         try:

@@ -21,14 +21,19 @@ Needs CAP_SYS_ADMIN. Source: setns(2), network_namespaces(7).
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import ctypes
 import errno
+import fnmatch
 import os
 import threading
 from typing import Generic
 from typing import TypeVar
 
 from oie import exceptions
+
+# Where ip-netns(8) and Neutron's agents keep the files of theirs.
+DIRECTORY = '/run/netns'
 
 # Named because the wildcard zero is what RestrictNamespaces= of systemd blocks.
 CLONE_NEWNET = 0x40000000
@@ -37,6 +42,18 @@ _GONE = frozenset({errno.ENOENT, errno.EINVAL, errno.ESTALE})
 _REFUSED = frozenset({errno.EPERM, errno.EACCES})
 
 T = TypeVar('T')
+
+
+def matching(patterns: Sequence[str], directory: str = DIRECTORY) -> list[str]:
+    """Return the files of the namespaces whose names match one of the patterns, in order.
+
+    :raises OSError: the directory cannot be listed
+    """
+    return [
+        os.path.join(directory, name)
+        for name in sorted(os.listdir(directory))
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    ]
 
 
 def run_in(path: str, function: Callable[[], T]) -> T:

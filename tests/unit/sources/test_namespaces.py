@@ -107,3 +107,12 @@ def test_no_thread_to_be_had(path: str, monkeypatch: pytest.MonkeyPatch) -> None
 
     with pytest.raises(exceptions.SourceError, match="can't start new thread"):
         namespaces.run_in(path, lambda: None)
+
+
+def test_files_match_by_name_in_order(tmp_path: pathlib.Path) -> None:
+    for name in ('qrouter-2', 'snat-1', 'qrouter-1', 'qdhcp-1'):
+        (tmp_path / name).touch()
+
+    found = namespaces.matching(['qrouter-*', 'snat-*'], str(tmp_path))
+
+    assert [os.path.basename(path) for path in found] == ['qrouter-1', 'qrouter-2', 'snat-1']
