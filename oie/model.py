@@ -529,6 +529,82 @@ class FlowHealth:
     zone_conflicts: int = 0
 
 
+# --- threats ----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ThreatList:
+    """A published list of addresses and how fetching it goes; totals since the start.
+
+    ``seconds`` is the length of the last good refresh and ``rejected`` counts
+    what was left out of the list in use, by reason. ``is_fresh`` says that the
+    last good refresh is no longer ago than two intervals, ``is_held`` that a
+    suddenly much smaller or larger list waits for confirmation.
+    """
+
+    name: str
+    tag: str
+    direction: str
+    entries: int = 0
+    is_loaded: bool = False
+    succeeded_at: float | None = None
+    seconds: float | None = None
+    errors: int = 0
+    is_fresh: bool = False
+    is_held: bool = False
+    rejected: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    error: str = ''
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Contacts:
+    """Contacts of one instance with the addresses of one list.
+
+    A contact is a pair of a fixed IP and a listed address. ``active`` are those
+    of this interval; ``total`` sums them up since the start, so a lasting
+    contact counts once in each interval.
+    """
+
+    definition: Definition
+    list: str
+    direction: str
+    active: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ListedAddress:
+    """An address of this host that stands on a list."""
+
+    list: str
+    ip: str
+    family: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ThreatLogHealth:
+    """What the threat log has written and left out since the start."""
+
+    lines: int = 0
+    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    is_writable: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Threats:
+    """Who talks to whom it should not.
+
+    ``host`` are the addresses of this host on lists, None when they are not known;
+    ``looks_at_host`` says whether anybody wants to know.
+    """
+
+    lists: tuple[ThreatList, ...] = ()
+    contacts: tuple[Contacts, ...] = ()
+    host: tuple[ListedAddress, ...] | None = None
+    looks_at_host: bool = False
+    log: ThreatLogHealth | None = None
+
+
 # --- reachability -----------------------------------------------------------
 
 
