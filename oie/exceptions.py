@@ -19,6 +19,7 @@
     + InconsistentTable  the same, because what came contradicts itself
     + OversizedTable  the same, because it is larger than the operator allows
     + VanishedNamespace  a network namespace is gone: there is nothing to read
+  x FeedError       a threat list could not be had, or is not plausible: the last good one stays
   x WebError        the endpoint cannot listen
   x PollsterError   no trustworthy answer for Ceilometer
 """
@@ -50,6 +51,10 @@ class OversizedTable(SourceError):
 
 class VanishedNamespace(SourceError):
     """A network namespace is gone, or what lies at its path is none."""
+
+
+class FeedError(OieError):
+    """A threat list could not be had, or what came is not plausible."""
 
 
 class WebError(OieError):

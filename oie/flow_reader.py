@@ -14,6 +14,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Set
 import dataclasses
 import time
 from typing import Any
@@ -42,19 +43,39 @@ class Source(Protocol):
         """Let go of everything, at once."""
 
 
+class Watch(Protocol):
+    """What wants to see whom the instances talk to."""
+
+    def see(
+        self,
+        found: attribution.Attribution,
+        talks: behaviour.Talks,
+        table: model.FlowTable,
+    ) -> None:
+        """Take the flows of one complete interval."""
+
+
 class FlowReader:
     """Keeps the last summaries, and what is needed to tell what is new.
 
     A failed interval changes neither. After an outage, when the summaries are
     too old to be shown, both are forgotten: the next complete interval is a
     silent baseline again.
+
+    :param watch: is shown every complete interval
     """
 
     def __init__(
-        self, source: Source, limits: flows.Limits, clock: Callable[[], float] = time.time
+        self,
+        source: Source,
+        limits: flows.Limits,
+        *,
+        watch: Watch | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
         self._limits = limits
+        self._watch = watch
         self._clock = clock
         self._memory: flows.Memory | None = None
         self._table: model.FlowTable | None = None
@@ -63,7 +84,9 @@ class FlowReader:
         self._owned_by: tuple[model.Definition, ...] = ()
         self._zones: Mapping[int, str] | None = None
 
-    def read(self, instances: tuple[model.Instance, ...], max_age: float) -> dict[str, Any]:
+    def read(
+        self, instances: tuple[model.Instance, ...], max_age: float, known: Set[str]
+    ) -> dict[str, Any]:
         """Return the fields ``flows`` and ``flow_health`` of the snapshot.
 
         :param max_age: seconds after which the last flows are not shown any more
@@ -93,6 +116,8 @@ class FlowReader:
             reading.value, talks, self._memory, self._limits, odd=self._source.odd
         )
         self._read_at = reading.read_at
+        if self._watch is not None:
+            self._watch.see(reading.value, talks, self._table)
         return model.Reading(value=self._table, read_at=reading.read_at, seconds=reading.seconds)
 
     def _owners_of(

@@ -749,5 +749,6 @@ class Snapshot:
     flows: Reading[FlowTable | None] = Reading(value=None, read_at=None, seconds=0.0)
     flow_health: FlowHealth | None = None
     reachability: Reading[Reachability | None] = Reading(value=None, read_at=None, seconds=0.0)
+    threats: Threats | None = None
     cycle: CycleStatistics = CycleStatistics()
     web: WebStatistics = WebStatistics()

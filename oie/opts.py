@@ -12,10 +12,23 @@
 
 """All options there are, for oslo-config-generator and for the documentation."""
 
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
+
 from oslo_config import cfg
 
 from oie import config
 from oie import plugins
+from oie.outputs import threat_log
+
+
+def option_groups(settings: Iterable[Any] = ()) -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
+    """Return the groups that are not the core's own: of outputs and of installed plugins.
+
+    :param settings: what the files say, see plugins.option_groups()
+    """
+    return [(threat_log.GROUP, threat_log.OPTS), *plugins.option_groups(settings)]
 
 
 def list_opts() -> list[tuple[cfg.OptGroup | None, list[cfg.Opt]]]:
@@ -26,7 +39,7 @@ def list_opts() -> list[tuple[cfg.OptGroup | None, list[cfg.Opt]]]:
     """
     groups: dict[str, cfg.OptGroup | None] = {}
     options: dict[str, list[cfg.Opt]] = {}
-    for group, listed in (*config.OPTS, *plugins.option_groups()):
+    for group, listed in (*config.OPTS, *option_groups()):
         name = group.name if group else 'DEFAULT'
         groups.setdefault(name, group)
         known = options.setdefault(name, [])

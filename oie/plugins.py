@@ -28,14 +28,18 @@ from oslo_config import cfg
 from stevedore import named
 
 from oie import exceptions
+from oie.config import files
 from oie.config import messages
 
 # By namespace, the prefix of its plugins' groups.
 NAMESPACES: Mapping[str, str] = {
     'oie.collectors': 'collector_',
     'oie.sources': 'source_',
+    'oie.threat_feeds': 'feed_',
     'oie.zone_maps': 'zone_map_',
 }
+
+FEEDS = 'oie.threat_feeds'
 
 
 def names(namespace: str) -> tuple[str, ...]:
@@ -75,18 +79,54 @@ def options_of(plugin: type[Any]) -> tuple[cfg.Opt, ...]:
     return options
 
 
-def option_groups() -> list[tuple[cfg.OptGroup, tuple[cfg.Opt, ...]]]:
+def option_groups(
+    settings: Iterable[files.Setting] = (),
+) -> list[tuple[cfg.OptGroup, tuple[cfg.Opt, ...]]]:
     """Return the group and options of every installed plugin of every namespace.
 
-    A group comes as often as plugins share it.
+    A group comes as often as plugins share it. A group of the files that names
+    its driver has the options of that driver.
 
+    :param settings: what the files say
     :raises ConfigError: as load() and options_of()
     """
-    return [
-        (_group(group_of(namespace, name, plugin), plugin), options_of(plugin))
+    named_groups = {
+        f'{NAMESPACES[FEEDS]}{name}': load(FEEDS, (driver,))[driver]
+        for name, driver in drivers(settings).items()
+    }
+    groups = [
+        (group_of(namespace, name, plugin), plugin)
         for namespace in NAMESPACES
         for name, plugin in load(namespace).items()
     ]
+    kept = [(group, plugin) for group, plugin in groups if group not in named_groups]
+    return [
+        (_group(group, plugin), options_of(plugin))
+        for group, plugin in (*kept, *named_groups.items())
+    ]
+
+
+def drivers(settings: Iterable[files.Setting]) -> dict[str, str]:
+    """Return the drivers of the lists whose groups ``[feed_NAME]`` name one.
+
+    :raises ConfigError: a list is not installed and its group names no driver
+    """
+    prefix, installed = NAMESPACES[FEEDS], names(FEEDS)
+    found, places = dict[str, str](), dict[str, str]()
+    for setting in settings:
+        name = setting.section.lower().removeprefix(prefix)
+        if setting.section.lower() == name:
+            continue
+        places.setdefault(name, setting.place)
+        if setting.name == 'driver' and setting.value:
+            found[name] = setting.value
+    for name in places.keys() - found.keys() - set(installed):
+        raise exceptions.ConfigError(
+            f'{places[name]}: [{prefix}{messages.shown(name)}] is no installed list '
+            f'({", ".join(installed)}) and names no driver; for a list of your own write for '
+            'example driver = plain_list'
+        )
+    return found
 
 
 def _group(name: str, plugin: type[Any]) -> cfg.OptGroup:

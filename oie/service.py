@@ -20,6 +20,7 @@ cycles.
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Set
 import dataclasses
 import logging
 import threading
@@ -52,10 +53,14 @@ class InstancesSource(Protocol):
 class Reader(Protocol):
     """What the service needs of everything else that is read for the instances."""
 
-    def read(self, instances: tuple[model.Instance, ...], max_age: float) -> Mapping[str, Any]:
+    def read(
+        self, instances: tuple[model.Instance, ...], max_age: float, known: Set[str]
+    ) -> Mapping[str, Any]:
         """Return values of fields of the snapshot; what failed comes as a reading with its error.
 
+        :param instances: those that are shown
         :param max_age: seconds after which values that were not read anew end
+        :param known: uuids of all that exist as far as libvirt last told, shown or not
         """
 
     def close(self) -> None:
@@ -195,7 +200,8 @@ class Service:
         )
         if not reading.error:
             self._last_good_end = ended
-        further = self._read_further(served)
+        known = {instance.definition.uuid for instance in reading.value}
+        further = self._read_further(served, known)
         return model.Snapshot(
             taken_at=self._clock.time(),
             hostname=self._hostname,
@@ -239,14 +245,16 @@ class Service:
 
     # --- parts --------------------------------------------------------------
 
-    def _read_further(self, instances: tuple[model.Instance, ...]) -> dict[str, Any]:
+    def _read_further(
+        self, instances: tuple[model.Instance, ...], known: Set[str]
+    ) -> dict[str, Any]:
         """Return what the readers give; a broken one costs only its own fields."""
         fields: dict[str, Any] = {}
         groups = dict(self._cycle.groups)
         errors = self._cycle.errors
         for name, reader in self._readers.items():
             try:
-                given = reader.read(instances, self.max_age())
+                given = reader.read(instances, self.max_age(), known)
             except Exception as exc:
                 self._failures.report(name, 'failed', repr(exc))
                 LOG.debug('reader %s failed', name, exc_info=True)

@@ -29,6 +29,14 @@ USER = '0123456789abcdef0123456789abcdef'
 HOST = 'cmp1'
 GIB = 2**30
 MIB = 2**20
+THREAT_TAGS = {
+    'tor_exit': 'TOR',
+    'tor_relay': 'TORRELAY',
+    'spamhaus': 'SPAMHAUS',
+    'emergingthreats': 'EMTHREATS',
+    'customlist': 'CUSTOMLIST',
+}
+"""Lists that the reference exporter has, and what it calls them in its log."""
 
 
 def flavor(**more: Any) -> model.Flavor:
@@ -227,7 +235,7 @@ def monitor(of: model.Definition, **more: Any) -> model.MonitorStatistics:
 def instance(of: model.Definition | None = None, **more: Any) -> model.Instance:
     """Return a running instance of which everything was read a moment ago.
 
-    By default its disks and its interfaces with a host device have counters.
+    By default its disks, its interfaces with a host device and its SR-IOV ports have counters.
     """
     of = of or definition()
     values: dict[str, Any] = {
@@ -393,6 +401,47 @@ def probes(
     return model.Reading(value=found, read_at=NOW - 20, seconds=2.125)
 
 
+def threat_list(name: str = 'tor_exit', **more: Any) -> model.ThreatList:
+    """Return a list that was had a minute ago, after some trouble."""
+    values: dict[str, Any] = {
+        'name': name,
+        'tag': THREAT_TAGS.get(name, name.upper()),
+        'direction': 'out',
+        'entries': 1234,
+        'is_loaded': True,
+        'succeeded_at': NOW - 60.25,
+        'seconds': 1.2345678,
+        'errors': 2,
+        'is_fresh': True,
+        'rejected': {'malformed': 1, 'host_bits': 0, 'duplicate': 4, 'special_use': 3},
+    }
+    return model.ThreatList(**{**values, **more})
+
+
+def contacts(of: model.Definition | None = None, **more: Any) -> model.Contacts:
+    """Return two contacts with addresses of ``tor_exit``, and seven since the start."""
+    values: dict[str, Any] = {
+        'definition': of or definition(),
+        'list': 'tor_exit',
+        'direction': 'out',
+        'active': 2,
+        'total': 7,
+    }
+    return model.Contacts(**{**values, **more})
+
+
+def threats(*found: model.Contacts, **more: Any) -> model.Threats:
+    """Return these contacts, by default with a list and an unlisted host."""
+    values: dict[str, Any] = {
+        'lists': (threat_list(),),
+        'contacts': found,
+        'host': (),
+        'looks_at_host': True,
+        'log': model.ThreatLogHealth(lines=21, dropped={'rate': 5, 'queue': 0, 'error': 1}),
+    }
+    return model.Threats(**{**values, **more})
+
+
 def reading(*instances: model.Instance, **more: Any) -> model.Reading[tuple[model.Instance, ...]]:
     """Return what a source gave that could read all of them."""
     return model.Reading(**{'value': instances, 'read_at': NOW, 'seconds': 0.01, **more})
@@ -450,11 +499,11 @@ def node() -> model.Snapshot:
     stranger to Nova with an awkward name. Of the two fixed IPs of the busy one,
     one scans and one is quiet.
     """
-    scanning = busy()
+    scanning, quiet = busy(), idle()
     ipv4, ipv6 = scanning.definition.addresses
     return snapshot(
         scanning,
-        idle(),
+        quiet,
         stranger(),
         hypervisor=hypervisor(),
         flows=flows(
@@ -474,9 +523,33 @@ def node() -> model.Snapshot:
             unreachable=1,
             ambiguous=2,
         ),
+        threats=listed(scanning.definition, quiet.definition),
         cycle=cycle(),
         web=model.WebStatistics(
             requests={'2xx': 12, '4xx': 1}, dropped={'slow': 2}, connections=3
+        ),
+    )
+
+
+def listed(of: model.Definition, once: model.Definition) -> model.Threats:
+    """Return all lists of the reference with contacts, and a host that is on two of them.
+
+    One instance is in touch with each list now, the other one was with the first.
+    """
+    lists = tuple(
+        threat_list(name, entries=1000 + number) for number, name in enumerate(THREAT_TAGS)
+    )
+    lists = (*lists[:-1], dataclasses.replace(lists[-1], direction='any', is_held=True))
+    return threats(
+        *(
+            contacts(of, list=each.name, direction=each.direction, active=n, total=10 + n)
+            for n, each in enumerate(lists, 1)
+        ),
+        contacts(once, active=0, total=3),
+        lists=lists,
+        host=(
+            model.ListedAddress(list='tor_exit', ip='198.51.100.7', family='ipv4'),
+            model.ListedAddress(list='spamhaus', ip='2001:db8::7', family='ipv6'),
         ),
     )
 

@@ -17,6 +17,7 @@ flows, not with flows times instances. One connection that the kernel tracks in
 several zones is one connection here.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import secrets
 from typing import Any
@@ -186,9 +187,11 @@ def compare(
     )
 
 
-def identity(uuid: str, ip: str) -> int:
-    """Return 64 bits for a fixed IP of an instance, the same in every cycle."""
-    return hash((uuid, ip)) & (2**64 - 1)
+def identities(slots: Sequence[attribution.Slot]) -> U64:
+    """Return 64 bits for each fixed IP of an instance, the same in every cycle."""
+    return np.array(
+        [hash((slot.definition.uuid, slot.address.ip)) & (2**64 - 1) for slot in slots], np.uint64
+    )
 
 
 def _connection_keys(ends: attribution.Ends) -> U64:

@@ -80,9 +80,7 @@ def summarise(
     :param odd: entries that only the careful decoder could read
     """
     slots = found.owners.slots
-    identities = np.array(
-        [behaviour.identity(slot.definition.uuid, slot.address.ip) for slot in slots], np.uint64
-    )
+    identities = behaviour.identities(slots)
     # An address that just came, or came back, has nothing to be compared with.
     fresh = np.ones(len(slots), np.bool_)
     if memory is not None:

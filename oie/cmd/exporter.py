@@ -28,6 +28,7 @@ from oie import exceptions
 from oie import model
 from oie import service
 from oie import web
+from oie.cmd import threat_wiring
 from oie.cmd import wiring
 from oie.collectors import exporter as own_figures
 from oie.outputs import prometheus
@@ -59,6 +60,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     daemon = Daemon(conf)
+    signal.signal(signal.SIGHUP, lambda *_: daemon.reopen_logs())
     daemon.start()
     LOG.info('%s %s runs', PROG, importlib.metadata.version('oie'))
     stopping.wait()
@@ -74,6 +76,7 @@ class Daemon:
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         renderer = prometheus.Renderer()
+        self._watch = threat_wiring.watch(conf)
         self._service = service.Service(
             wiring.instances_source(conf),
             wiring.collectors(conf),
@@ -82,7 +85,7 @@ class Daemon:
             interval=conf.collector.interval,
             expiration=conf.collector.dynamic_cache_expiration,
             web=self._web_statistics,
-            readers=wiring.readers(conf),
+            readers=wiring.readers(conf, self._watch),
         )
         self._endpoint = endpoint.Endpoint(
             lambda: self._service.published,
@@ -106,6 +109,11 @@ class Daemon:
         """End within a few seconds, whatever libvirt does."""
         self._server.stop(2.0)
         self._service.stop(1.0)
+
+    def reopen_logs(self) -> None:
+        """Open the threat log anew; in a signal handler, so it only asks for it."""
+        if self._watch is not None:
+            self._watch.reopen_log()
 
     @property
     def addresses(self) -> tuple[str, ...]:

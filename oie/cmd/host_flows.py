@@ -30,7 +30,7 @@ def table(conf: cfg.ConfigOpts) -> Row:
     reader = wiring.flow_reader(conf)
     if reader is None:
         return Row(NAME, check_table.Result.INFO, 'off by [conntrack] enabled')
-    fields = reader.read((), 0.0)
+    fields = reader.read((), 0.0, frozenset())
     reading, health = fields['flows'], fields['flow_health']
     reader.close()
     if reading.value is None:

@@ -88,7 +88,7 @@ def _with_flows(conf: cfg.ConfigOpts, snapshot: model.Snapshot) -> model.Snapsho
     reader = wiring.flow_reader(conf)
     if reader is None:
         return snapshot
-    return dataclasses.replace(snapshot, **reader.read(snapshot.instances.value, 0.0))
+    return dataclasses.replace(snapshot, **reader.read(snapshot.instances.value, 0.0, frozenset()))
 
 
 def _line(exc: Exception) -> bytes:

@@ -18,11 +18,13 @@ import logging
 import pathlib
 import socket
 from typing import Any
+from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 
 from oie import config
 from oie import exceptions
+from oie import opts
 from oie import plugins
 from oie import service
 from oie.collectors import base as collectors_base
@@ -30,6 +32,9 @@ from oie.outputs import ceilometer
 from oie.sources import reachability
 from oie.sources.zone_maps import choice
 from oie.sources.zone_maps import kept
+
+if TYPE_CHECKING:
+    from oie import threats
 
 LOG = logging.getLogger(__name__)
 
@@ -43,7 +48,7 @@ def load(argv: Sequence[str], prog: str, **more: Any) -> cfg.ConfigOpts:
 
     :raises ConfigError: one of them is wrong
     """
-    return config.load(argv, prog=prog, groups=plugins.option_groups(), **more)
+    return config.load(argv, prog=prog, groups=opts.option_groups, **more)
 
 
 def hostname(conf: cfg.ConfigOpts) -> str:
@@ -88,13 +93,24 @@ def instances_source(conf: cfg.ConfigOpts, *, remembers: bool = True) -> service
     return source
 
 
-def readers(conf: cfg.ConfigOpts) -> dict[str, service.Reader]:
-    """Return what is read for the instances beside libvirt, by the name of its group."""
-    made = {'conntrack': flow_reader(conf), 'probes': probes(conf)}
+def readers(
+    conf: cfg.ConfigOpts, watch: 'threats.Watch | None' = None
+) -> dict[str, service.Reader]:
+    """Return what is read for the instances beside libvirt, by the name of its group.
+
+    :param watch: what wants to see the flows, see threat_wiring.watch()
+    """
+    made: dict[str, service.Reader | None] = {
+        'conntrack': flow_reader(conf, watch),
+        'probes': probes(conf),
+        'threats': watch,
+    }
     return {name: reader for name, reader in made.items() if reader is not None}
 
 
-def flow_reader(conf: cfg.ConfigOpts) -> service.Reader | None:
+def flow_reader(
+    conf: cfg.ConfigOpts, watch: 'threats.Watch | None' = None
+) -> service.Reader | None:
     """Return what reads and sums up flows, None where that is switched off.
 
     :raises ConfigError: there is no such zone map
@@ -114,7 +130,7 @@ def flow_reader(conf: cfg.ConfigOpts) -> service.Reader | None:
         unreplied=outbound.scan_unreplied_ratio,
         fan_out=outbound.fan_out_threshold,
     )
-    return reader.FlowReader(source(conf.conntrack, zone_map(conf)), limits)
+    return reader.FlowReader(source(conf.conntrack, zone_map(conf)), limits, watch=watch)
 
 
 def probes(conf: cfg.ConfigOpts) -> reachability.ReachabilitySource | None:
@@ -166,6 +182,7 @@ def pollsters(
         disk=tuple(plain[resource.DISK]),
         interface=tuple(plain[resource.INTERFACE]),
         address=tuple(plain[resource.ADDRESS]),
+        contacts=tuple(plain[resource.CONTACTS]),
     )
 
 

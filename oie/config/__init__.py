@@ -23,8 +23,10 @@ from oie.config import option_types
 
 OPTS = core_options.OPTS
 
+Direction = option_types.Direction
 Duration = option_types.Duration
 Endpoint = endpoints.Endpoint
+FeedUrl = option_types.FeedUrl
 FilePath = option_types.FilePath
 HttpPath = option_types.HttpPath
 ListenAddress = option_types.ListenAddress

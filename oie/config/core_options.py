@@ -15,6 +15,7 @@
 from oslo_config import cfg
 
 from oie.config import option_types
+from oie.config import threat_options
 
 # Paths of the endpoint that the metrics may not take.
 RESERVED_PATHS = ('/', '/healthz', '/readyz', '/debug/log-level')
@@ -223,4 +224,6 @@ OPTS: tuple[tuple[cfg.OptGroup | None, tuple[cfg.Opt, ...]], ...] = (
     (COLLECTOR, COLLECTOR_OPTS),
     (DISK, DISK_OPTS),
     (EXPORTER, EXPORTER_OPTS),
+    (threat_options.THREATS, threat_options.THREATS_OPTS),
+    (threat_options.HOST_THREATS, threat_options.HOST_THREATS_OPTS),
 )

@@ -12,6 +12,7 @@
 
 """The command line and the configuration files into checked options, or one line of error."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import contextlib
@@ -45,7 +46,7 @@ def load(
     argv: Sequence[str],
     *,
     prog: str,
-    groups: Iterable[Group],
+    groups: Callable[[Sequence[files.Setting]], Iterable[Group]],
     extra_cli: Sequence[cfg.Opt] = (),
     version: str | None = None,
     default_file: str = DEFAULT_FILE,
@@ -56,19 +57,22 @@ def load(
     They come from the files and the command line, never from the environment.
 
     :param argv: the command line without the name of the program
-    :param groups: the options of the plugins, see plugins.option_groups()
+    :param groups: gives the options of the plugins, see plugins.option_groups(); what the
+        files say decides about groups that operators name themselves
     :param extra_cli: arguments of this program alone; files cannot set them
     :raises ConfigError: anything is wrong; the text is one line with place, option and value
     :raises SystemExit: the command line asked for help or the version
     """
     conf = cfg.ConfigOpts()
-    options = register(conf, groups)
     conf.register_cli_opts(list(extra_cli))
     if _HELP.intersection(argv):
+        register(conf, groups(()))
         _parse(conf, argv, prog, version, ())
     named = files.named(argv)
     present = files.present(default_file, default_directory) if named is None else []
-    settings = checks.check_files(files.read(named or present), options)
+    found = list(files.read(named or present))
+    options = register(conf, groups(found))
+    settings = checks.check_files(found, options)
     _parse(conf, argv, prog, version, present)
     checks.check_values(conf, settings, options)
     return conf

@@ -19,8 +19,11 @@ are, hence ``Duration.min`` is text.
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import ipaddress
 import re
 from typing import Any
+from typing import ClassVar
+import urllib.parse
 
 from oslo_config import types
 from stevedore import named
@@ -31,6 +34,7 @@ from oie.config import messages
 
 _HTTP_PATH = re.compile(r'(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+')
 # sun_path of unix(7) has 108 bytes, the last of them is NUL.
+_LIST_NAME = re.compile('[a-z][a-z0-9_]{0,39}')
 _SOCKET_PATH_BYTES = 107
 
 
@@ -176,6 +180,32 @@ class PluginNames(Names):
             )
 
 
+class ListNames(Names):
+    """Names of threat lists, which become parts of the names of series."""
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        if not _LIST_NAME.fullmatch(name):
+            raise ValueError(
+                f'{messages.quoted(name)} is no name of a list: it begins with a letter and '
+                'goes on with up to 39 small letters, digits and _'
+            )
+
+
+class Networks(Names):
+    """Networks and addresses with commas between them; the value is a tuple of their texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        try:
+            ipaddress.ip_network(name)
+        except ValueError as exc:
+            raise ValueError(f'{messages.quoted(name)} is no network: {exc}') from exc
+
+
 class ListenAddress(_Type):
     """``HOST:PORT`` or ``[IPV6]:PORT``; the value is an Endpoint."""
 
@@ -237,6 +267,66 @@ class FilePath(_Type):
         if value and not value.startswith('/'):
             raise ValueError(f'{messages.quoted(value)} is not an absolute path')
         return str(value)
+
+
+class FeedUrl(_Type):
+    """Where a list is published, or nothing; the value is the text."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name='URL (https, http, file)')
+
+    def __call__(self, value: Any) -> str:
+        """Return the URL, or an empty text.
+
+        :raises ValueError: another scheme, no host, or a password: URLs get logged
+        """
+        text = str(value).strip()
+        if not text:
+            return ''
+        parts = urllib.parse.urlsplit(text)
+        shown = messages.quoted(messages.shown(text))
+        if parts.username or parts.password:
+            raise ValueError('a URL with a password gets logged; use secret_file')
+        if parts.scheme not in ('https', 'http', 'file') or not text.isprintable():
+            raise ValueError(
+                f'{shown} is not a URL that begins with https://, http:// or file:///'
+            )
+        if bool(parts.hostname) == (parts.scheme == 'file'):
+            raise ValueError(f'{shown} names {"a" if parts.hostname else "no"} host')
+        return text
+
+
+class Direction(_Type):
+    """Which end of a connection began it; the value is ``out``, ``in`` or ``any``.
+
+    :param may_be_empty: whether nothing is allowed too
+    """
+
+    WORDS: ClassVar[Mapping[str, str]] = {
+        'out': 'out',
+        'outbound': 'out',
+        'src': 'out',
+        'in': 'in',
+        'inbound': 'in',
+        'dst': 'in',
+        'any': 'any',
+    }
+
+    def __init__(self, *, may_be_empty: bool = False) -> None:
+        super().__init__(type_name='out, in or any')
+        self._may_be_empty = may_be_empty
+
+    def __call__(self, value: Any) -> str:
+        """Return the direction by its short name.
+
+        :raises ValueError: it is none
+        """
+        word = str(value).strip().lower()
+        if not word and self._may_be_empty:
+            return ''
+        if word not in self.WORDS:
+            raise ValueError(f'{messages.quoted(value)} is not one of {", ".join(self.WORDS)}')
+        return self.WORDS[word]
 
 
 class SocketPath(FilePath):

@@ -112,7 +112,12 @@ class Pollster:
 
 
 def pollsters(
-    instance: Columns, monitor: Columns, disk: Columns, interface: Columns, address: Columns
+    instance: Columns,
+    monitor: Columns,
+    disk: Columns,
+    interface: Columns,
+    address: Columns,
+    contacts: Columns,
 ) -> dict[str, Pollster]:
     """Return the pollsters by name, made of the meters that have a Ceilometer name.
 
@@ -139,6 +144,13 @@ def pollsters(
             _named(address),
             _flows,
             frozenset({'instances', 'flows'}),
+        ),
+        Pollster(
+            'contacts',
+            (*_COMMON, 'threat_list', 'direction'),
+            _named(contacts),
+            _contacts,
+            frozenset({'instances', 'flows', 'threats'}),
         ),
     )
     return {pollster.name: pollster for pollster in made}
@@ -223,6 +235,39 @@ def _flows(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
             'port_id': _text(flows.address.port_uuid),
             **_values(columns, flows),
         }
+
+
+def _contacts(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
+    """Give every instance with every list; null while the list is not there.
+
+    :raises PollsterError: nobody looks, or no complete table is known
+    """
+    threats, table = snapshot.threats, snapshot.flows
+    if threats is None or not threats.lists:
+        raise exceptions.PollsterError(
+            'contacts are counted by a running oie-exporter with [threats] enabled_feeds only'
+        )
+    if table.value is None:
+        reason = table.error or 'it is switched off by [conntrack] enabled'
+        raise exceptions.PollsterError(f'the connection tracking table is not known: {reason}')
+    known = {(each.definition.uuid, each.list): each for each in threats.contacts}
+    for instance in snapshot.instances.value:
+        definition = instance.definition
+        for each in threats.lists:
+            nothing = model.Contacts(
+                definition=definition,
+                list=each.name,
+                direction=each.direction,
+                active=0,
+                total=0,
+            )
+            found = known.get((definition.uuid, each.name), nothing if each.is_loaded else None)
+            yield {
+                **_identity(f'{definition.uuid}-{each.name}', instance, snapshot.hostname),
+                'threat_list': each.name,
+                'direction': each.direction,
+                **_values(columns, found),
+            }
 
 
 def _identity(resource_id: str, instance: model.Instance, hostname: str) -> Entry:

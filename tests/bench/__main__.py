@@ -37,6 +37,7 @@ from oie import service
 from oie.cmd import wiring
 from oie.outputs import prometheus
 from tests.bench import conntrack
+from tests.bench import feeds
 from tests.bench import table
 from tests.functional import lab
 from tests.functional import processes
@@ -103,14 +104,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog='python -m tests.bench', description=__doc__)
     parser.add_argument('--guests', type=int, nargs='+', default=[30, 100])
     parser.add_argument('--seconds', type=int, default=60, help='how long to watch CPU and RSS')
-    parser.add_argument('--only', choices=('libvirt', 'conntrack'), help='one half of the table')
+    parser.add_argument('--only', choices=('libvirt', 'conntrack', 'feeds'), help='a part of it')
     arguments = parser.parse_args()
     print(machine())
-    if arguments.only != 'conntrack':
+    if arguments.only in (None, 'libvirt'):
         of_libvirt(arguments.guests, arguments.seconds)
-    if arguments.only != 'libvirt':
-        for title, lines in conntrack.tables():
-            table.show(title, lines)
+    for name, part in (('conntrack', conntrack), ('feeds', feeds)):
+        if arguments.only in (None, name):
+            for title, lines in part.tables():
+                table.show(title, lines)
     return 0
 
 

@@ -87,8 +87,13 @@ def limit(entries: int) -> Iterator[None]:
         restore()
 
 
-def fill_plain(namespace: flows.Namespace, count: int, sources: int = 50000) -> None:
-    """Make connections and UDP flows of so many addresses of each family to very many."""
+def fill_plain(
+    namespace: flows.Namespace, count: int, sources: int = 50000, *, scattered: bool = False
+) -> None:
+    """Make connections and UDP flows of so many addresses of each family to very many.
+
+    :param scattered: whether the peers of IPv4 lie all over the Internet, not side by side
+    """
     for tuple_, share in (
         (ctnetlink.tcp('10.0.0.0', '192.0.2.1'), 0.6),
         (ctnetlink.udp('10.0.0.0', '192.0.2.1'), 0.3),
@@ -101,7 +106,9 @@ def fill_plain(namespace: flows.Namespace, count: int, sources: int = 50000) -> 
                 ctnetlink.Entry(tuple_),
                 len(number),
                 src=0x0A000000 + number % sources,
-                dst=0xC0000000 + number,
+                dst=0x0B000000 + number * 102_943 % 0xB0000000
+                if scattered
+                else 0xC0000000 + number,
                 src_port=1024 + number * 7919 % 60000,
             )
         )
@@ -252,9 +259,13 @@ class MeasuredCycle(Measured):
             found.take, namespace=self._namespace.path, templates=self._templates
         )
         talks = behaviour.Talks.of(found)
+        self._see(found, talks)
         self.summary, self._memory = analysis.summarise(
             found, talks, self._memory, analysis.Limits(), odd=self.report.odd
         )
+
+    def _see(self, found: attribution.Attribution, talks: behaviour.Talks) -> None:
+        """Do more with the flows than their sums."""
 
 
 def owner(number: int) -> model.Instance:

@@ -208,6 +208,7 @@ def test_the_socket_answers_only_pollsters_and_tcp_none():
         '/pollsters/disks',
         '/pollsters/vnics',
         '/pollsters/flows',
+        '/pollsters/contacts',
     }
 
 

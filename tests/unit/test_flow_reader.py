@@ -71,7 +71,7 @@ class Reader:
         """Read flows, or an error, some seconds later."""
         self.source.now += later
         self.source.next = what
-        return self.reader.read(instances or (A, B), MAX_AGE)['flows']
+        return self.reader.read(instances or (A, B), MAX_AGE, frozenset())['flows']
 
     def new_remotes(self, what, **more):
         """Return how many new remotes the first address has."""
@@ -151,7 +151,7 @@ def test_instances_that_left_leave_the_last_table_at_once(one):
 
 
 def test_health_and_end_are_those_of_the_source(one):
-    assert one.reader.read((), MAX_AGE)['flow_health'] == builders.flow_health()
+    assert one.reader.read((), MAX_AGE, frozenset())['flow_health'] == builders.flow_health()
     one.reader.close()
     assert one.source.is_closed
 

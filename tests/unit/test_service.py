@@ -104,8 +104,9 @@ class Flows:
         self.asked: list[tuple[tuple[str, ...], float]] = []
         self.is_closed = False
 
-    def read(self, instances: tuple[model.Instance, ...], max_age: float) -> dict[str, object]:
+    def read(self, instances, max_age, known) -> dict[str, object]:
         self.asked.append((tuple(i.definition.domain for i in instances), max_age))
+        self.known = known
         self.clock.now += 0.25
         if isinstance(self.error, Exception):
             raise self.error

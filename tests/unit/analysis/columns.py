@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Columns of flows for tests, made of rows a person can read."""
+"""Columns of flows, and sets of addresses, for tests: made of what a person can read."""
 
 import dataclasses
 import ipaddress
@@ -18,6 +18,8 @@ import socket
 from typing import Any
 
 import numpy as np
+
+from oie import address_sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,3 +78,16 @@ class Columns:
         ]
         high = np.array([number >> 64 for number in numbers], np.uint64)
         return high, np.array([number & (2**64 - 1) for number in numbers], np.uint64)
+
+
+def address_set(*texts: str) -> address_sets.AddressSet:
+    """Return the set of these entries: ``address``, ``network/prefix`` or ``first-last``."""
+    ends: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
+    for text in texts:
+        first, _, last = text.partition('-')
+        network = ipaddress.ip_network(first)
+        end = ipaddress.ip_address(last) if last else network[-1]
+        ends[network.version].append((int(network[0]), int(end)))
+    v4 = np.array(ends[4], np.uint32).reshape(-1, 2)
+    v6 = [address_sets.wide([pair[n] for pair in ends[6]]) for n in (0, 1)]
+    return address_sets.AddressSet.of((v4[:, 0].copy(), v4[:, 1].copy()), (v6[0], v6[1]))

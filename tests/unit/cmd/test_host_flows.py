@@ -26,7 +26,7 @@ WARNING = check_table.Result.WARNING
 def row(monkeypatch, reading=None, **health):
     """Return the row for a reader that gives this; without a reading it is off."""
     reader = reading and types.SimpleNamespace(
-        read=lambda _instances, _max_age: {
+        read=lambda _instances, _max_age, _known: {
             'flows': reading,
             'flow_health': model.FlowHealth(maximum=262144, **health),
         },

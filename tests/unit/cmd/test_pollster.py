@@ -532,7 +532,7 @@ class Flows:
         self.reading = reading
         self.asked = []
 
-    def read(self, instances, max_age):
+    def read(self, instances, max_age, known):
         self.asked.append((instances, max_age))
         return {'flows': self.reading}
 

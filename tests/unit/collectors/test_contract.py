@@ -29,8 +29,10 @@ from oie.config import core_options
 from tests import builders
 from tests.unit import measuring
 
+LISTS = tuple(builders.THREAT_TAGS)
 # Names of the reference exporter that break the conventions; dashboards rely on them.
 LITERAL_COUNTERS = {
+    *(f'oie_{name}_contact' for name in LISTS),
     'oie_disk_r_gbytes',
     'oie_disk_w_gbytes',
     'oie_disk_r_requests',
@@ -57,6 +59,7 @@ INSTANCE = {'domain', 'instance_uuid', 'project_uuid', 'user_uuid'}
 DISK = INSTANCE | {'disk_uuid', 'disk_type', 'disk_path'}
 INTERFACE = INSTANCE | {'interface'}
 ADDRESS = INSTANCE | {'ip', 'family'}
+CONTACTS = INSTANCE | {'direction'}
 NOVA = {'libvirtname', 'novaname', 'novaproject'}
 INFO = INSTANCE | {
     'project_name',
@@ -98,6 +101,13 @@ LABELS = {
     'oie_host_conntrack_entries_total': set(),
     'oie_host_conntrack_read_errors_total': set(),
     'oie_conntrack_read_errors_total': set(),
+    **{f'oie_{name}_contact': CONTACTS for name in LISTS},
+    **{f'oie_{name}_contact_active': CONTACTS for name in LISTS},
+    **{f'oie_{name}_entries': set() for name in LISTS},
+    **{f'oie_{name}_refresh_duration_seconds': set() for name in LISTS},
+    **{f'oie_{name}_refresh_errors_total': set() for name in LISTS},
+    **{f'oie_{name}_refresh_last_success_timestamp_seconds': set() for name in LISTS},
+    'oie_host_threat_listed': {'list', 'ip', 'family'},
     'oie_host_active_vms': set(),
     'oie_host_active_vcpus': set(),
     'oie_host_active_mem_gbytes': set(),
@@ -119,6 +129,8 @@ LABELS = {
 COUNTERS = {
     name for name in LABELS if name.startswith(('oie_net_', 'oie_disk_r_', 'oie_disk_w_'))
 } - {'oie_disk_r_alert_threshold', 'oie_disk_w_alert_threshold'} | {
+    *(f'oie_{name}_contact' for name in LISTS),
+    *(f'oie_{name}_refresh_errors_total' for name in LISTS),
     'oie_host_collection_errors_total',
     'oie_cache_evictions_total',
     'oie_conntrack_read_errors_total',

@@ -70,7 +70,7 @@ def load(tmp_path):
         return config.load(
             [argument.format(file=path) for argument in argv],
             prog='oie-exporter',
-            groups=groups,
+            groups=lambda _settings: groups,
             extra_cli=extra_cli,
             version='1.2.3',
             default_file=str(path),
@@ -95,7 +95,11 @@ def error_of(load, tmp_path):
 class TestDefaults:
     def test_missing_default_files_leave_all_defaults(self):
         conf = config.load(
-            [], prog='p', groups=(), default_file='/nowhere/a', default_directory='/nowhere/b'
+            [],
+            prog='p',
+            groups=lambda _settings: (),
+            default_file='/nowhere/a',
+            default_directory='/nowhere/b',
         )
         assert {name: conf[group][name] for group, name in CONTRACT} == {
             name: value for (_, name), value in CONTRACT.items()

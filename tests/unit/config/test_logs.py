@@ -44,7 +44,11 @@ def setup(tmp_path):
         path.write_text('\n'.join(['[DEFAULT]', *lines]))
         config.setup_logging(
             config.load(
-                argv, prog='p', groups=(), default_file=str(path), default_directory='/nowhere'
+                argv,
+                prog='p',
+                groups=lambda _settings: (),
+                default_file=str(path),
+                default_directory='/nowhere',
             )
         )
 

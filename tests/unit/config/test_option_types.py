@@ -19,6 +19,7 @@ import pytest
 
 from oie import config
 from oie.config import durations
+from oie.config import option_types
 from tests.unit import entry_points
 
 
@@ -273,3 +274,59 @@ def test_types_made_alike_are_equal_so_that_plugins_can_share_an_option():
         conf.register_opt(opt, 'shared')
     with pytest.raises(cfg.DuplicateOptError):
         conf.register_opt(cfg.Opt('pause', type=config.Duration(), default='1s'), 'shared')
+
+
+class TestFeedUrl:
+    @pytest.mark.parametrize(
+        'text', ['https://a.example/b?c=d', 'http://a.example', 'file:///a', '']
+    )
+    def test_url_stays_as_it_is(self, text):
+        assert config.FeedUrl()(f' {text} ') == text
+
+    @pytest.mark.parametrize(
+        ('text', 'expected'),
+        [
+            ('ftp://a.example/', 'is not a URL that begins with https://, http:// or file:///'),
+            ('a.example/list', 'is not a URL that begins with'),
+            ('https:///list', 'names no host'),
+            ('file://a.example/list', 'names a host'),
+            ('https://a.example/\x1b[0m', 'is not a URL'),
+        ],
+    )
+    def test_anything_else_is_refused(self, text, expected):
+        assert expected in error_of(config.FeedUrl(), text)
+
+    def test_password_is_refused_and_not_repeated(self):
+        error = error_of(config.FeedUrl(), 'https://me:secret@a.example/')
+        assert error == 'a URL with a password gets logged; use secret_file'
+
+
+class TestDirection:
+    @pytest.mark.parametrize(
+        ('text', 'expected'),
+        [('OUT', 'out'), (' src ', 'out'), ('inbound', 'in'), ('Dst', 'in'), ('any', 'any')],
+    )
+    def test_words_of_the_reference(self, text, expected):
+        assert config.Direction()(text) == expected
+
+    def test_anything_else_is_refused(self):
+        assert error_of(config.Direction(), 'both') == (
+            "'both' is not one of out, outbound, src, in, inbound, dst, any"
+        )
+        assert "'' is not one of" in error_of(config.Direction(), '')
+
+    def test_nothing_where_that_is_allowed(self):
+        assert config.Direction(may_be_empty=True)('') == ''
+
+
+def test_names_of_lists_become_parts_of_names():
+    assert option_types.ListNames()('a, b_2') == ('a', 'b_2')
+    for name in ('2a', 'A', 'a-b', 'a' * 41, '_a'):
+        assert 'is no name of a list' in error_of(option_types.ListNames(), name)
+
+
+def test_networks_are_strict():
+    networks = '10.0.0.0/8,192.0.2.1,2001:db8::/32'
+    assert option_types.Networks()(networks) == tuple(networks.split(','))
+    for name in ('10.0.0.1/8', '10.0.0', 'a.example', '10.0.0.0/33'):
+        assert f'{name!r} is no network' in error_of(option_types.Networks(), name)

@@ -66,6 +66,7 @@ names = st.text(
 def entries(name, *instances, **more):
     """Return what a pollster prints of these instances, read as Ceilometer reads it."""
     more.setdefault('flows', builders.flows_of(*instances))
+    more.setdefault('threats', builders.threats())
     printed = POLLSTERS[name].render(builders.snapshot(*instances, **more))
     assert printed.isascii()
     return json.loads(printed, parse_constant=lambda text: pytest.fail(f'{text} is no number'))
@@ -85,7 +86,7 @@ def full():
 
 @BY_NAME
 def test_an_empty_host_is_an_empty_list(name):
-    snapshot = builders.snapshot(flows=builders.flows())
+    snapshot = builders.snapshot(flows=builders.flows(), threats=builders.threats())
     assert POLLSTERS[name].render(snapshot) == b'[]\n'
 
 
@@ -132,20 +133,29 @@ def test_a_monitor_that_never_answered_leaves_nulls(name):
         ('', r'switched off by \[conntrack\] enabled'),
     ],
 )
-def test_a_table_that_is_not_known_is_refused_never_an_empty_list(error, reason):
+@pytest.mark.parametrize('name', ['flows', 'contacts'])
+def test_a_table_that_is_not_known_is_refused_never_an_empty_list(name, error, reason):
     unread = builders.flows(value=None, read_at=None, error=error)
     with pytest.raises(exceptions.PollsterError, match=reason):
-        entries('flows', builders.instance(), flows=unread)
+        entries(name, builders.instance(), flows=unread)
 
 
-def test_the_last_table_is_shown_while_a_new_one_cannot_be_read():
+@pytest.mark.parametrize('threats', [None, builders.threats(lists=())], ids=['nobody', 'no list'])
+def test_contacts_that_nobody_counts_are_refused_never_an_empty_list(threats):
+    with pytest.raises(exceptions.PollsterError, match=r'running oie-exporter.*enabled_feeds'):
+        entries('contacts', builders.instance(), threats=threats)
+
+
+@pytest.mark.parametrize('name', ['flows', 'contacts'])
+def test_the_last_table_is_shown_while_a_new_one_cannot_be_read(name):
     instance = builders.instance()
     stale = dataclasses.replace(builders.flows_of(instance), error='only 1 of 500 entries came')
-    assert len(entries('flows', instance, flows=stale)) == 1
+    assert len(entries(name, instance, flows=stale)) == 1
 
 
-def test_flows_of_an_instance_that_left_meanwhile_are_left_out():
+def test_flows_and_contacts_of_an_instance_that_left_meanwhile_are_left_out():
     assert entries('flows', flows=builders.flows_of(builders.instance())) == []
+    assert entries('contacts', threats=builders.threats(builders.contacts())) == []
 
 
 def test_zeros_are_carried_billing_knows_no_suppression():
@@ -325,6 +335,41 @@ def test_a_fixed_ip_is_instance_and_address():
     }
 
 
+def test_contacts_are_of_an_instance_and_a_list():
+    of = builders.definition()
+    lists = (builders.threat_list(), builders.threat_list('my_own', direction='any'))
+    found = (
+        builders.contacts(of, active=2, total=7),
+        builders.contacts(of, list='my_own', direction='any', active=0, total=5),
+    )
+    threats = builders.threats(*found, lists=lists)
+    entry, own = entries('contacts', builders.instance(of), threats=threats)
+    assert entry['resource_id'] == f'{builders.UUID}-tor_exit'
+    assert own['resource_id'] == f'{builders.UUID}-my_own'
+    assert (entry['project_id'], entry['user_id']) == (builders.PROJECT, builders.USER)
+    values = ('threat_list', 'direction', 'contacts', 'contacts_active')
+    assert [entry[key] for key in values] == ['tor_exit', 'out', 7, 2]
+    assert [own[key] for key in values] == ['my_own', 'any', 5, 0]
+
+
+def test_every_instance_has_zeros_for_every_list_that_is_there_and_null_for_the_others():
+    """Before a list is there nobody looked: a zero would be an invention."""
+    busy, idle = builders.instance(), builders.idle()
+    lists = (builders.threat_list(), builders.threat_list('spamhaus', is_loaded=False))
+    threats = builders.threats(builders.contacts(busy.definition), lists=lists)
+    found = entries('contacts', busy, idle, threats=threats)
+    assert [
+        (each['instance_id'], each['threat_list'], each['contacts'], each['contacts_active'])
+        for each in found
+    ] == [
+        (builders.UUID, 'tor_exit', 7, 2),
+        (builders.UUID, 'spamhaus', None, None),
+        (idle.definition.uuid, 'tor_exit', 0, 0),
+        (idle.definition.uuid, 'spamhaus', None, None),
+    ]
+    assert len({each['resource_id'] for each in found}) == 4
+
+
 def test_without_nova_metadata_live_figures_and_names_stand_in():
     entry = one('instances', builders.stranger())
     assert entry['project_id'] == entry['user_id'] == ''
@@ -405,5 +450,5 @@ def test_a_column_without_a_name_for_ceilometer_is_not_in_the_list():
         prometheus='oie_x', unit='1', kind=model.Kind.GAUGE, help='X.', source='nothing'
     )
     columns = ((meter, lambda _: 1),)
-    made = ceilometer.pollsters(columns, columns, columns, columns, columns)
+    made = ceilometer.pollsters(*[columns] * 6)
     assert all(pollster.columns == () for pollster in made.values())

@@ -38,6 +38,7 @@ PROMTOOL = {
             'oie_disk_w_requests',
             'oie_net_rx_gbytes',
             'oie_net_tx_gbytes',
+            *(f'oie_{name}_contact' for name in builders.THREAT_TAGS),
         ),
         'non-counter metrics should not have "_total" suffix': (
             'oie_conntrack_ip_flows_total',
@@ -83,7 +84,7 @@ def test_metrics_with_every_set_and_every_option():
     golden.check('metrics_everything.txt', everything().text)
 
 
-@pytest.mark.parametrize('name', ['instances', 'disks', 'vnics', 'flows'])
+@pytest.mark.parametrize('name', ['instances', 'disks', 'vnics', 'flows', 'contacts'])
 def test_lists_of_the_pollsters(name):
     golden.check(f'{name}.json', wiring.pollsters()[name].render(builders.node()))
 
