@@ -643,6 +643,70 @@ class Reachability:
     results: Mapping[ProbeResult, int]
 
 
+# --- what a bill needs ------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one instance has used on this host since ``since``, over all of its lives.
+
+    Sums over its devices, those that are gone included. They never fall: not
+    when the guest or its QEMU starts anew, nor when we do. ``vcpu_seconds`` and
+    ``memory_mb_seconds`` grow while the instance was seen to exist; a time in
+    which nobody looked counts nothing. None: never read.
+    """
+
+    definition: Definition
+    since: float
+    updated_at: float
+    cpu_time_ns: int | None = None
+    vcpu_seconds: float | None = None
+    memory_mb_seconds: float | None = None
+    license_unit_seconds: float | None = None
+    disk_read_bytes: int | None = None
+    disk_read_requests: int | None = None
+    disk_write_bytes: int | None = None
+    disk_write_requests: int | None = None
+    network_rx_bytes: int | None = None
+    network_rx_packets: int | None = None
+    network_tx_bytes: int | None = None
+    network_tx_packets: int | None = None
+
+
+UNKNOWN = 'unknown'
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GuestOs:
+    """The operating system of a guest; texts are ``unknown`` where nothing is known.
+
+    ``source`` names the driver that learned it at ``learned_at``, or is ``pending``
+    while nobody has looked and ``unknown`` when nobody found anything.
+    """
+
+    family: str = UNKNOWN
+    distro: str = UNKNOWN
+    info: str = UNKNOWN
+    product_name: str = UNKNOWN
+    product_variant: str = UNKNOWN
+    version: str = UNKNOWN
+    version_major: int | None = None
+    version_minor: int | None = None
+    source: str = 'pending'
+    learned_at: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GuestOsHealth:
+    """How the slow way to a guest's operating system goes; totals since the start."""
+
+    queued: int = 0
+    is_inspecting: bool = False
+    inspections: int = 0
+    seconds: float = 0.0
+    failures: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
 # --- the host and the hypervisor --------------------------------------------
 
 
@@ -750,5 +814,8 @@ class Snapshot:
     flow_health: FlowHealth | None = None
     reachability: Reading[Reachability | None] = Reading(value=None, read_at=None, seconds=0.0)
     threats: Threats | None = None
+    usage: Reading[tuple[Usage, ...] | None] = Reading(value=None, read_at=None, seconds=0.0)
+    guest_os: Mapping[str, GuestOs] | None = None
+    guest_os_health: GuestOsHealth | None = None
     cycle: CycleStatistics = CycleStatistics()
     web: WebStatistics = WebStatistics()
