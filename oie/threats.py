@@ -20,7 +20,6 @@ exists, whatever libvirt or the kernel's table does in between.
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from collections.abc import Set
 import ctypes
@@ -136,7 +135,7 @@ class Watch:
         self._lock = threading.Lock()
         self._sets = {each.name: address_sets.EMPTY for each in lists}
         self._index = address_sets.Index(tuple(self._sets.values()))
-        self._active: Mapping[tuple[str, int], int] = {}
+        self._active: dict[tuple[str, int], int] = {}
         self._totals: dict[tuple[str, int], int] = {}
         self._logged = np.zeros(0, np.uint64)
         self._seen_at = 0.0
@@ -185,6 +184,7 @@ class Watch:
             self._active = {}
         for key in [key for key in self._totals if key[0] not in known]:
             del self._totals[key]
+            self._active.pop(key, None)
         lists = tuple(self._feeds.lists())
         return {
             'threats': model.Threats(
@@ -298,11 +298,12 @@ def _outbound(table: model.FlowTable) -> Iterator[threat_log.Record]:
                 ip=each.address.ip,
                 family=each.address.family,
                 uniq_remotes=sent.remotes,
-                new_remotes=sent.new_remotes,
+                # A silent baseline is 0 here as in the series.
+                new_remotes=sent.new_remotes or 0,
                 flows=sent.flows,
                 max_single_remote=sent.largest_remote,
                 uniq_dst_ports=sent.ports,
-                new_dst_ports=sent.new_ports,
+                new_dst_ports=sent.new_ports or 0,
                 max_single_dst_port_flows=sent.largest_port,
             )
 

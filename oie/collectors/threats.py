@@ -182,10 +182,12 @@ class ThreatsCollector(base.Collector):
         threats = current.threats
         if threats is None:
             return
+        by_list: dict[str, list[model.Contacts]] = {each.name: [] for each in threats.lists}
+        for contacts in threats.contacts:
+            by_list[contacts.list].append(contacts)
         for each in threats.lists:
             yield from _list(each)
-            contacts = [c for c in threats.contacts if c.list == each.name]
-            yield from _contacts(meters_of(each.name), contacts, notes)
+            yield from _contacts(meters_of(each.name), by_list[each.name], notes)
         if threats.log is not None:
             yield from _log(threats.log)
         if threats.looks_at_host:

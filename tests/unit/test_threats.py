@@ -295,6 +295,14 @@ def test_only_an_instance_that_is_not_known_any_more_loses_its_total():
     assert here.contacts() == {('a', 'tor_exit'): (1, 1), ('b', 'tor_exit'): (1, 2)}
 
 
+def test_with_its_total_an_instance_loses_what_is_active():
+    """More active than ever counted would be told of one that is back before the next interval."""
+    here = site(has_zeros=True)
+    here.see(*to('1.1.1.1'))
+    here.read(B, known=('b',))
+    assert here.contacts() == {('a', 'tor_exit'): (0, 0), ('b', 'tor_exit'): (0, 0)}
+
+
 def test_a_new_definition_of_an_instance_goes_on_with_its_total():
     """Another fixed IP, another name: libvirt made its XML anew."""
     here = site()
@@ -591,11 +599,11 @@ def test_a_quiet_address_and_one_without_outbound_flows_are_not_logged(more):
     assert log.records == []
 
 
-def test_what_nobody_could_compare_is_neither_new_nor_zero_in_the_log():
-    """S4: the first interval after a start or an outage is a baseline."""
+def test_what_nobody_could_compare_is_0_new_in_the_log_as_in_the_series():
+    """S4: the first interval after a start or an outage is a silent baseline."""
     here = site(log=(log := Log()), logs_outbound=True)
     here.see(table=table_of(outbound=builders.flow_direction(new_remotes=None, new_ports=None)))
-    assert log.records == [outbound(new_remotes=None, new_dst_ports=None)]
+    assert log.records == [outbound(new_remotes=0, new_dst_ports=0)]
 
 
 def test_outbound_behaviour_is_logged_only_if_somebody_looks_at_it():

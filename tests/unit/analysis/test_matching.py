@@ -404,18 +404,22 @@ def test_a_contact_has_the_same_key_in_every_interval():
     assert {contact: later[contact] for contact in before} == before
 
 
+def test_a_contact_that_the_other_side_began_is_another_one():
+    lists = [('any', '1.1.1.1')]
+    [sent] = Interval([A], [Flow('10.0.0.5', '1.1.1.1')], *lists).keys().values()
+    [received] = Interval([A], [Flow('1.1.1.1', '10.0.0.5')], *lists).keys().values()
+    assert sent != received
+
+
 def test_contacts_that_differ_in_anything_have_keys_of_their_own():
-    """In the instance, the fixed IP, the list, who began it or the peer."""
-    a = instance('a', '10.0.0.5', '10.0.0.7')
-    flows = [Flow(src, f'1.1.{n // 250}.{n % 250}') for n in range(500) for src in OWN]
-    flows += [Flow(f'1.1.{n // 250}.{n % 250}', src, 22) for n in range(500) for src in OWN]
+    """In the instance, the fixed IP, the list or the peer."""
+    a, own = instance('a', '10.0.0.5', '10.0.0.7'), ('10.0.0.5', '10.0.0.6', '10.0.0.7')
+    flows = [Flow(src, f'1.1.{n // 250}.{n % 250}') for n in range(500) for src in own]
+    flows += [Flow(f'1.1.{n // 250}.{n % 250}', src, 22) for n in range(500) for src in own]
     lists = [(direction, '1.1.0.0/16') for direction in ('out', 'in', 'any')]
     keys = Interval([a, B], flows, *lists).keys()
     assert len(keys) == 500 * 3 * 3
     assert len(set(keys.values())) == len(keys)
-
-
-OWN = ('10.0.0.5', '10.0.0.6', '10.0.0.7')
 
 
 def test_peers_of_ipv6_that_share_halves_have_keys_of_their_own():

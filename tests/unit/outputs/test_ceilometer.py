@@ -352,6 +352,11 @@ def test_contacts_are_of_an_instance_and_a_list():
     assert [own[key] for key in values] == ['my_own', 'any', 5, 0]
 
 
+def test_contacts_need_lists_and_a_table():
+    """A daemon that reads none of it would print an empty list for years."""
+    assert POLLSTERS['contacts'].needs == {'instances', 'flows', 'threats'}
+
+
 def test_every_instance_has_zeros_for_every_list_that_is_there_and_null_for_the_others():
     """Before a list is there nobody looked: a zero would be an invention."""
     busy, idle = builders.instance(), builders.idle()
