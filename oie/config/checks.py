@@ -20,6 +20,7 @@ from collections.abc import Iterable
 import dataclasses
 import difflib
 import math
+import re
 from typing import Any
 
 from oslo_config import cfg
@@ -180,6 +181,11 @@ def _plainer(error: Exception) -> str:
 
 
 def _sentence(setting: files.Setting, *, is_secret: bool = False) -> str:
-    value = '***' if is_secret else messages.shown(setting.value) or "''"
+    value = '***' if is_secret else messages.shown(_masked(setting.value)) or "''"
     section, name = messages.shown(setting.section), messages.shown(setting.name)
     return f'{setting.place}: [{section}] {name} = {value}'
+
+
+def _masked(value: str) -> str:
+    """Return a value without what a URL in it says of a user and a password."""
+    return re.sub(r'//[^/\s]*@', '//***@', value)

@@ -276,7 +276,7 @@ class FeedUrl(_Type):
         super().__init__(type_name='URL (https, http, file)')
 
     def __call__(self, value: Any) -> str:
-        """Return the URL, or an empty text.
+        """Return the URL with its scheme in small letters, or an empty text.
 
         :raises ValueError: another scheme, no host, or a password: URLs get logged
         """
@@ -293,7 +293,8 @@ class FeedUrl(_Type):
             )
         if bool(parts.hostname) == (parts.scheme == 'file'):
             raise ValueError(f'{shown} names {"a" if parts.hostname else "no"} host')
-        return text
+        # Schemes are the same in capitals; who compares them later need not know.
+        return parts.scheme + text[len(parts.scheme) :]
 
 
 class Direction(_Type):

@@ -117,6 +117,7 @@ def test_direction_of_a_list_stands_above_the_common_one(watch, common, own, exp
         ('enabled_feeds = Ours', "'Ours' is no name of a list"),
         ('enabled_feeds = plain_list', '[feed_plain_list] set either url or path; none is set'),
         ('enabled_feeds = a\n[feed_a]\ndriver=plain_list\nurl=http://b.example/', 'plain_http'),
+        ('enabled_feeds = a\n[feed_a]\ndriver=plain_list\nurl=HTTP://b.example/', 'plain_http'),
         ('enabled_feeds = a\n[feed_a]\ndriver=plain_list\nurl=file:///b', 'allow_file_urls'),
         ('enabled_feeds = tor_exit\n[feed_tor_exit]\nrefresh = 1m', 'shorter than min_interval'),
         (
@@ -134,6 +135,11 @@ def test_mistake_is_one_line(error_of, text, expected):
 
 def test_file_may_be_read_as_often_as_one_likes(watch):
     assert watch(f'enabled_feeds = ours\n{OWN}refresh = 10s\nmin_interval = 1h\n')
+
+
+def test_password_in_a_url_is_not_repeated(error_of):
+    error = error_of('[feed_a]\ndriver = plain_list\nurl = https://me:hush@b.example/')
+    assert 'url = https://***@b.example/: a URL with a password gets logged' in error
 
 
 def test_more_lists_than_bits_are_refused(error_of):

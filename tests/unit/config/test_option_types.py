@@ -296,6 +296,9 @@ class TestFeedUrl:
     def test_anything_else_is_refused(self, text, expected):
         assert expected in error_of(config.FeedUrl(), text)
 
+    def test_scheme_is_given_in_small_letters(self):
+        assert config.FeedUrl()('HTTP://A.example/B') == 'http://A.example/B'
+
     def test_password_is_refused_and_not_repeated(self):
         error = error_of(config.FeedUrl(), 'https://me:secret@a.example/')
         assert error == 'a URL with a password gets logged; use secret_file'
