@@ -65,10 +65,20 @@ def _collect(argv: Sequence[str]) -> tuple[int, bytes]:
     answer = pollster.ask_exporter(conf.exporter.socket_path, conf.pollster)
     if answer is not None:
         return answer[1], answer[0]
+    _check_counted(conf)
     snapshot = _snapshot(conf)
     if 'flows' in pollsters[conf.pollster].needs:
         snapshot = _with_flows(conf, snapshot)
     return 0, pollsters[conf.pollster].render(snapshot)
+
+
+def _check_counted(conf: cfg.ConfigOpts) -> None:
+    """Refuse what only a daemon can count.
+
+    :raises PollsterError: the totals are those of a program that does not run
+    """
+    if conf.pollster == 'contacts' and conf.threats.enabled_feeds:
+        raise exceptions.PollsterError('contacts are counted by a running oie-exporter only')
 
 
 def _snapshot(conf: cfg.ConfigOpts) -> model.Snapshot:

@@ -238,15 +238,13 @@ def _flows(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
 
 
 def _contacts(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
-    """Give every instance with every list; null while the list is not there.
+    """Give every instance with every list that is enabled; null while the list is not there.
 
-    :raises PollsterError: nobody looks, or no complete table is known
+    :raises PollsterError: no complete table is known
     """
     threats, table = snapshot.threats, snapshot.flows
     if threats is None or not threats.lists:
-        raise exceptions.PollsterError(
-            'contacts are counted by a running oie-exporter with [threats] enabled_feeds only'
-        )
+        return
     if table.value is None:
         reason = table.error or 'it is switched off by [conntrack] enabled'
         raise exceptions.PollsterError(f'the connection tracking table is not known: {reason}')

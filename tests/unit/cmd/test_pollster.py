@@ -499,8 +499,8 @@ class Source:
 def read_directly(node, monkeypatch):
     """Return a function that runs the long path over a reading."""
 
-    def run(reading, name='instances'):
-        node.write('[DEFAULT]\nhost = cmp1\n')
+    def run(reading, name='instances', more=''):
+        node.write(f'[DEFAULT]\nhost = cmp1\n{more}')
         source = Source(reading)
         monkeypatch.setattr(wiring, 'instances_source', lambda conf, *, remembers: source)
         return pollster_direct.collect([name, '--config-file', str(node.config)])
@@ -563,6 +563,16 @@ def test_a_table_that_is_switched_off_is_a_sentence(read_directly, monkeypatch):
     status, text = read_directly(builders.reading(builders.instance()), 'flows')
     assert status == 1
     assert b'[conntrack] enabled' in text
+
+
+def test_contacts_are_not_guessed_without_the_exporter_that_counts(read_directly):
+    status, text = read_directly(
+        builders.reading(builders.instance()), 'contacts', '[threats]\nenabled_feeds = noop\n'
+    )
+    assert (status, text) == (
+        1,
+        b'oie-pollster: contacts are counted by a running oie-exporter only\n',
+    )
 
 
 def test_an_empty_host_gives_an_empty_list(read_directly):

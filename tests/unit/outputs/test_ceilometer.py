@@ -141,9 +141,8 @@ def test_a_table_that_is_not_known_is_refused_never_an_empty_list(name, error, r
 
 
 @pytest.mark.parametrize('threats', [None, builders.threats(lists=())], ids=['nobody', 'no list'])
-def test_contacts_that_nobody_counts_are_refused_never_an_empty_list(threats):
-    with pytest.raises(exceptions.PollsterError, match=r'running oie-exporter.*enabled_feeds'):
-        entries('contacts', builders.instance(), threats=threats)
+def test_without_lists_there_are_no_contacts_to_tell_of(threats):
+    assert entries('contacts', builders.instance(), threats=threats) == []
 
 
 @pytest.mark.parametrize('name', ['flows', 'contacts'])
