@@ -22,6 +22,8 @@
   x FeedError       a threat list could not be had, or is not plausible: the last good one stays
   x WebError        the endpoint cannot listen
   x PollsterError   no trustworthy answer for Ceilometer
+  x LedgerError     the file of the totals cannot be used: they are kept in memory
+    + LedgerHeld    the same, because another exporter writes it: there are no totals
 """
 
 
@@ -63,3 +65,11 @@ class WebError(OieError):
 
 class PollsterError(OieError):
     """There is no trustworthy answer to print for Ceilometer."""
+
+
+class LedgerError(OieError):
+    """The file of the totals cannot be used."""
+
+
+class LedgerHeld(LedgerError):
+    """Another exporter writes the file of the totals."""

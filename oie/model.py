@@ -134,12 +134,24 @@ class DiskLimit:
     value: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DiskServer:
+    """Where a disk lies that is reached over the network; hosts are ``name:port``."""
+
+    protocol: str
+    name: str
+    hosts: tuple[str, ...] = ()
+    user: str = ''
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class DiskDevice:
     """A disk of the domain XML: ``target`` is its name in the guest (vda).
 
     ``tier`` and ``uuid`` follow the contract: file disks are ``local`` with
-    their path, ``pool/image`` sources give both, else ``unknown``.
+    their path, ``pool/image`` sources give both, else ``unknown``. ``backing``
+    is the chain of images below this one, each with its format; None where the
+    XML does not tell of any or of none.
     """
 
     owner: Labels
@@ -153,6 +165,10 @@ class DiskDevice:
     serial: str = ''
     bus: str = ''
     limits: tuple['DiskLimit', ...] = ()
+    boot_order: int | None = None
+    is_encrypted: bool = False
+    backing: tuple[tuple[str, str], ...] | None = None
+    server: DiskServer | None = None
 
     @functools.cached_property
     def labels(self) -> Labels:
@@ -228,6 +244,7 @@ class Definition:
     image_properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
     addresses: tuple[Address, ...] = ()
     libosinfo_id: str = ''
+    has_agent_channel: bool = False
     os_type: str = ''
     architecture: str = ''
     cpu_quota_us: int | None = None
@@ -457,6 +474,12 @@ class Instance:
     block_jobs: Mapping[str, BlockJob] = dataclasses.field(default_factory=dict)
     lifecycle_events: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
 
+    @property
+    def billed_vcpus(self) -> int | None:
+        """The vCPUs of the flavor; where Nova does not tell them, those that are there."""
+        of_flavor = self.definition.flavor.vcpus
+        return self.vcpus if of_flavor is None else of_flavor
+
 
 # --- flows ------------------------------------------------------------------
 
@@ -673,6 +696,21 @@ class Usage:
     network_tx_packets: int | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerHealth:
+    """Whether what was used is remembered; totals since the start.
+
+    ``is_durable`` says that a crash now would lose one interval at most,
+    ``written_at`` is the Unix time of the last write, ``instances`` counts those
+    that are remembered, gone ones too.
+    """
+
+    is_durable: bool = False
+    written_at: float | None = None
+    write_errors: int = 0
+    instances: int = 0
+
+
 UNKNOWN = 'unknown'
 
 
@@ -681,7 +719,8 @@ class GuestOs:
     """The operating system of a guest; texts are ``unknown`` where nothing is known.
 
     ``source`` names the driver that learned it at ``learned_at``, or is ``pending``
-    while nobody has looked and ``unknown`` when nobody found anything.
+    while nobody has looked and ``unknown`` when nobody found anything. ``license_units``
+    is how many units of a licence the guest needs, None while that is not known.
     """
 
     family: str = UNKNOWN
@@ -694,6 +733,15 @@ class GuestOs:
     version_minor: int | None = None
     source: str = 'pending'
     learned_at: float | None = None
+    license_units: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Guest:
+    """An instance and the operating system in it."""
+
+    instance: Instance
+    os: GuestOs
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -815,6 +863,7 @@ class Snapshot:
     reachability: Reading[Reachability | None] = Reading(value=None, read_at=None, seconds=0.0)
     threats: Threats | None = None
     usage: Reading[tuple[Usage, ...] | None] = Reading(value=None, read_at=None, seconds=0.0)
+    ledger: LedgerHealth | None = None
     guest_os: Mapping[str, GuestOs] | None = None
     guest_os_health: GuestOsHealth | None = None
     cycle: CycleStatistics = CycleStatistics()

@@ -34,6 +34,7 @@ from oie.config import messages
 # By namespace, the prefix of its plugins' groups.
 NAMESPACES: Mapping[str, str] = {
     'oie.collectors': 'collector_',
+    'oie.guest_os': 'guest_os_',
     'oie.sources': 'source_',
     'oie.threat_feeds': 'feed_',
     'oie.zone_maps': 'zone_map_',

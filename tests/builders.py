@@ -442,6 +442,98 @@ def threats(*found: model.Contacts, **more: Any) -> model.Threats:
     return model.Threats(**{**values, **more})
 
 
+def usage(of: model.Definition | None = None, **more: Any) -> model.Usage:
+    """Return what an instance has used in a day and two lives, everything known."""
+    values: dict[str, Any] = {
+        'definition': of or definition(),
+        'since': NOW - 86400,
+        'updated_at': NOW,
+        'cpu_time_ns': 41_500_000_000,
+        'vcpu_seconds': 172_800.0,
+        'memory_mb_seconds': 353_894_400.0,
+        'license_unit_seconds': 86_400.5,
+        'disk_read_bytes': 7 * GIB,
+        'disk_read_requests': 701,
+        'disk_write_bytes': 8 * GIB,
+        'disk_write_requests': 801,
+        'network_rx_bytes': 9 * GIB,
+        'network_rx_packets': 9001,
+        'network_tx_bytes': 10 * GIB,
+        'network_tx_packets': 10001,
+    }
+    return model.Usage(**{**values, **more})
+
+
+def usage_of(
+    *instances: model.Instance, **more: Any
+) -> model.Reading[tuple[model.Usage, ...] | None]:
+    """Return a reading of the ledger that has an account for each of the instances."""
+    values: dict[str, Any] = {
+        'value': tuple(usage(instance.definition) for instance in instances),
+        'read_at': NOW,
+        'seconds': 0.004,
+    }
+    return model.Reading(**{**values, **more})
+
+
+def ledger_health(**more: Any) -> model.LedgerHealth:
+    """Return a ledger that works again after some trouble and remembers two that left."""
+    values: dict[str, Any] = {
+        'is_durable': True,
+        'written_at': NOW - 0.25,
+        'write_errors': 2,
+        'instances': 5,
+    }
+    return model.LedgerHealth(**{**values, **more})
+
+
+def guest_os(**more: Any) -> model.GuestOs:
+    """Return a Windows that Nova's image properties told of a minute ago; it needs two units."""
+    values: dict[str, Any] = {
+        'family': 'windows',
+        'distro': 'windows',
+        'info': 'win2k22',
+        'product_name': 'Windows Server 2022',
+        'product_variant': 'Server',
+        'version': '10.0',
+        'version_major': 10,
+        'version_minor': 0,
+        'source': 'nova_image',
+        'learned_at': NOW - 60,
+        'license_units': 2,
+    }
+    return model.GuestOs(**{**values, **more})
+
+
+def debian(**more: Any) -> model.GuestOs:
+    """Return a Debian that its guest agent told of; it needs no licence."""
+    values: dict[str, Any] = {
+        'family': 'linux',
+        'distro': 'debian',
+        'info': 'debian12',
+        'product_name': 'Debian GNU/Linux 12 (bookworm)',
+        'product_variant': model.UNKNOWN,
+        'version': '12',
+        'version_major': 12,
+        'version_minor': None,
+        'source': 'guest_agent',
+        'license_units': 0,
+    }
+    return guest_os(**{**values, **more})
+
+
+def guest_os_health(**more: Any) -> model.GuestOsHealth:
+    """Return slow drivers at work, with some trouble."""
+    values: dict[str, Any] = {
+        'queued': 4,
+        'is_inspecting': True,
+        'inspections': 31,
+        'seconds': 12.5,
+        'failures': {'not_connected': 3, 'timeout': 1},
+    }
+    return model.GuestOsHealth(**{**values, **more})
+
+
 def reading(*instances: model.Instance, **more: Any) -> model.Reading[tuple[model.Instance, ...]]:
     """Return what a source gave that could read all of them."""
     return model.Reading(**{'value': instances, 'read_at': NOW, 'seconds': 0.01, **more})
@@ -457,6 +549,8 @@ def snapshot(*instances: model.Instance, **more: Any) -> model.Snapshot:
         'taken_at': NOW,
         'hostname': HOST,
         'instances': reading(*instances, **of_reading),
+        'guest_os': {},
+        'usage': usage_of(),
     }
     return model.Snapshot(**{**values, **more})
 
@@ -501,10 +595,19 @@ def node() -> model.Snapshot:
     """
     scanning, quiet = busy(), idle()
     ipv4, ipv6 = scanning.definition.addresses
+    unknown = stranger()
     return snapshot(
         scanning,
         quiet,
-        stranger(),
+        unknown,
+        guest_os={
+            scanning.definition.uuid: guest_os(),
+            quiet.definition.uuid: debian(),
+            unknown.definition.uuid: model.GuestOs(),
+        },
+        guest_os_health=guest_os_health(),
+        usage=usage_of(scanning, quiet),
+        ledger=ledger_health(),
         hypervisor=hypervisor(),
         flows=flows(
             address_flows(

@@ -51,6 +51,9 @@ interval = 2s
 [libvirt]
 uri = {uri}
 suspects_path = {directory}/suspects.json
+
+[ledger]
+path = {directory}/ledger.sqlite
 """
 
 

@@ -16,7 +16,8 @@
 Run it by ``tox -e genconfig``. With ``--check`` it writes nothing and says what
 is stale; a unit test does the same.
 
-* etc/ceilometer/pollsters.d/oie.yaml, etc/ceilometer/polling.yaml
+* etc/ceilometer: pollsters.d/oie.yaml, polling.yaml, pipeline.yaml
+* etc/gnocchi, etc/cloudkitty
 * etc/sudoers.d/oie-ceilometer
 * doc/source/admin/metrics.rst
 """
@@ -49,11 +50,13 @@ from oie.collectors import cpu  # noqa: E402
 from oie.config import core_options  # noqa: E402
 from oie.outputs import ceilometer  # noqa: E402
 from tests import builders  # noqa: E402
+from tools import chain  # noqa: E402
 
 WIDTH = 95
 
 POLLSTERS_HEADER = """\
-# Dynamic pollsters for Ceilometer's compute agent, one for each meter.
+# Dynamic pollsters for Ceilometer's compute agent. Each one gives all meters of one
+# list that have a type and a unit in common; the comment above it names them.
 # Written by tools/generate.py; do not edit it in the source tree.
 #
 # Copy it to /etc/ceilometer/pollsters.d, add the source of polling.yaml beside
@@ -62,7 +65,8 @@ POLLSTERS_HEADER = """\
 # Each definition runs its command once in every interval. oie-pollster asks the
 # running oie-exporter over a unix socket, which takes some 40 ms and no rights
 # but those of the socket: set [exporter] socket_group to the agent's group.
-# Delete the meters that nobody needs; each definition stands by itself.
+# Delete the definitions that nobody needs; each stands by itself. To leave out one
+# meter, add its name without "oie." to the definition's skip_sample_values.
 #
 # Where no oie-exporter runs, oie-pollster reads libvirt itself, with the rights
 # of the agent. If these do not suffice, install the file of etc/sudoers.d and
@@ -189,12 +193,14 @@ def files() -> dict[str, str]:
     """Return the text of every file by its path in the repository."""
     classes = collectors()
     pollsters = wiring.pollsters(classes.values())
+    series = frozenset(meter.prometheus for each in classes.values() for meter in each.meters())
     commands = ', \\\n    '.join(f'/usr/bin/oie-pollster {name}' for name in sorted(pollsters))
     return {
         'etc/ceilometer/pollsters.d/oie.yaml': POLLSTERS_HEADER + definitions(pollsters),
         'etc/ceilometer/polling.yaml': POLLING,
         'etc/sudoers.d/oie-ceilometer': SUDOERS.format(commands=commands),
         'doc/source/admin/metrics.rst': metrics(classes, pollsters),
+        **chain.files(pollsters, series),
     }
 
 
@@ -221,16 +227,21 @@ def collectors() -> Classes:
 
 
 def definitions(pollsters: Mapping[str, ceilometer.Pollster]) -> str:
-    """Return the definitions as YAML, each with what its meter means."""
+    """Return the definitions as YAML, each with the meters that it gives and what they mean."""
     parts = []
     for pollster in pollsters.values():
-        for (meter, _), definition in zip(pollster.columns, pollster.definitions(), strict=True):
+        groups = pollster.groups().values()
+        for meters, definition in zip(groups, pollster.definitions(), strict=True):
             text = yaml.safe_dump(
                 [definition], default_flow_style=None, sort_keys=False, width=WIDTH
             )
-            help = textwrap.indent(textwrap.fill(meter.help, WIDTH - 2), '# ')
-            parts.append(f'{help}\n{text}')
+            about = '\n'.join(_comment(f'{meter.ceilometer}: {meter.help}') for meter in meters)
+            parts.append(f'{about}\n{text}')
     return '\n'.join(parts)
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent='# ', subsequent_indent='#   ')
 
 
 # --- the reference ----------------------------------------------------------

@@ -92,7 +92,7 @@ class Daemon:
             first=first_exposition,
             content_type=prometheus.CONTENT_TYPE,
             telemetry_path=conf.exporter.telemetry_path,
-            pollsters=wiring.pollsters(),
+            pollsters=wiring.pollsters(conf=conf),
             max_age=self._service.max_age,
         )
         self._server = web.Server(self._listeners(conf))

@@ -29,6 +29,8 @@ from oie import exceptions
 from oie import model
 from oie.cmd import check_table
 from oie.cmd import host_access
+from oie.cmd import host_agents
+from oie.cmd import host_disks
 from oie.cmd import host_flows
 from oie.cmd import host_probes
 from oie.cmd import wiring
@@ -73,20 +75,22 @@ def rows(conf: cfg.ConfigOpts, source: Source, deadline: float) -> Iterator[Row]
 
     :param deadline: on the monotonic clock
     """
-    # Lists of flows say nothing of libvirt: they are refused where their table is not read.
+    # Lists of more than instances say little of libvirt, and may be refused.
     pollsters = {
-        name: each for name, each in wiring.pollsters().items() if 'flows' not in each.needs
+        name: each for name, each in wiring.pollsters().items() if each.needs == {'instances'}
     }
     path = conf.exporter.socket_path
     addresses = conf.exporter.listen_address
     # All are asked at the same time, so that one which hangs costs the others nothing.
-    bounded = calls.Calls(4 + len(addresses))
+    bounded = calls.Calls(6 + len(addresses))
     looking = bounded.start('libvirt', lambda _call: look(source))
     asking = bounded.start(
         'socket', lambda _call: host_access.ask_pollsters(path, tuple(pollsters))
     )
     tracking = bounded.start('conntrack', lambda _call: host_flows.table(conf))
     probing = bounded.start('probes', lambda _call: host_probes.rows(conf))
+    inspecting = bounded.start('disks', lambda _call: host_disks.rows(conf))
+    admitted = bounded.start('agents', lambda _call: host_agents.rows(conf))
     endpoints = [(each, bounded.start('endpoint', _endpoint(each))) for each in addresses]
     yield host_access.user()
     found = _wait(looking, deadline, Look(_unanswered(), model.Hypervisor(uri=conf.libvirt.uri)))
@@ -98,6 +102,10 @@ def rows(conf: cfg.ConfigOpts, source: Source, deadline: float) -> Iterator[Row]
     yield _wait(tracking, deadline, unread)
     unprobed = Row(host_probes.NAME, WARNING, 'no answer', host_probes.ADVICE)
     yield from _wait(probing, deadline, (unprobed,))
+    uninspected = Row(host_disks.NAME, WARNING, 'no answer', host_disks.ADVICE)
+    yield from _wait(inspecting, deadline, (uninspected,))
+    unasked = Row(host_agents.NAME, WARNING, 'no answer', host_agents.ADVICE)
+    yield from _wait(admitted, deadline, (unasked,))
     answers = _wait(asking, deadline, host_access.Answers(error='no answer', is_served=True))
     yield host_access.pollsters(answers, _snapshot(conf, found), pollsters)
     yield host_access.socket_place(conf, is_served=answers.is_served)

@@ -67,9 +67,12 @@ def _collect(argv: Sequence[str]) -> tuple[int, bytes]:
         return answer[1], answer[0]
     _check_counted(conf)
     snapshot = _snapshot(conf)
-    if 'flows' in pollsters[conf.pollster].needs:
+    wanted = wiring.pollsters(conf=conf)[conf.pollster]
+    if 'flows' in wanted.needs:
         snapshot = _with_flows(conf, snapshot)
-    return 0, pollsters[conf.pollster].render(snapshot)
+    if 'guest_os' in wanted.needs:
+        snapshot = _with_guest_os(conf, snapshot)
+    return 0, wanted.render(snapshot)
 
 
 def _check_counted(conf: cfg.ConfigOpts) -> None:
@@ -99,6 +102,14 @@ def _with_flows(conf: cfg.ConfigOpts, snapshot: model.Snapshot) -> model.Snapsho
     if reader is None:
         return snapshot
     return dataclasses.replace(snapshot, **reader.read(snapshot.instances.value, 0.0, frozenset()))
+
+
+def _with_guest_os(conf: cfg.ConfigOpts, snapshot: model.Snapshot) -> model.Snapshot:
+    """Add the operating systems, as far as nobody has to be asked."""
+    source = wiring.guest_os(conf)
+    if source is None:
+        return snapshot
+    return dataclasses.replace(snapshot, **source.read_remembered(snapshot.instances.value))
 
 
 def _line(exc: Exception) -> bytes:

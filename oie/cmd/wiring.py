@@ -30,17 +30,20 @@ from oie import service
 from oie.collectors import base as collectors_base
 from oie.outputs import ceilometer
 from oie.sources import reachability
+from oie.sources.guest_os import reader as guest_systems
 from oie.sources.zone_maps import choice
 from oie.sources.zone_maps import kept
 
 if TYPE_CHECKING:
     from oie import threats
+    from oie.ledger import reader as ledger_reader
 
 LOG = logging.getLogger(__name__)
 
 COLLECTORS = 'oie.collectors'
 SOURCES = 'oie.sources'
 ZONE_MAPS = 'oie.zone_maps'
+GUEST_OS = 'oie.guest_os'
 
 
 def load(argv: Sequence[str], prog: str, **more: Any) -> cfg.ConfigOpts:
@@ -100,10 +103,14 @@ def readers(
 
     :param watch: what wants to see the flows, see threat_wiring.watch()
     """
+    guests = guest_os(conf)
     made: dict[str, service.Reader | None] = {
+        'guest_os': guests,
         'conntrack': flow_reader(conf, watch),
         'probes': probes(conf),
         'threats': watch,
+        # After the guests: it counts the licences that they need in this cycle.
+        'ledger': ledger(conf, guests.license_units if guests else None),
     }
     return {name: reader for name, reader in made.items() if reader is not None}
 
@@ -142,6 +149,45 @@ def probes(conf: cfg.ConfigOpts) -> reachability.ReachabilitySource | None:
     return source
 
 
+def guest_os(conf: cfg.ConfigOpts) -> guest_systems.GuestOsSource | None:
+    """Return what knows the operating systems of guests, None where that is switched off.
+
+    :raises ConfigError: a driver must not, or cannot, be used like this
+    """
+    if not conf.guest_os.enabled:
+        return None
+    plugin = plugins.load(SOURCES, ('guest_os',))['guest_os']
+    drivers = {
+        name: driver(_options(conf, plugins.group_of(GUEST_OS, name, driver)), conf.libvirt.uri)
+        for name, driver in plugins.load(GUEST_OS, conf.guest_os.drivers).items()
+    }
+    source: guest_systems.GuestOsSource = plugin(conf.guest_os, drivers)
+    return source
+
+
+def ledger(
+    conf: cfg.ConfigOpts, units: 'ledger_reader.Units | None' = None
+) -> service.Reader | None:
+    """Return what keeps the totals, None where that is switched off; nothing is opened yet.
+
+    :param units: licence units that an instance needs, by its uuid
+    """
+    if not conf.ledger.enabled:
+        return None
+    # sqlite3 costs who does not need it 2 MB.
+    from oie.ledger import reader
+    from oie.ledger import store
+    from oie.ledger import writer
+
+    path = conf.ledger.path
+    return reader.LedgerReader(
+        writer.Writer(store.Store(path)) if path else None,
+        keep=conf.ledger.keep,
+        boot_id=reader.read_boot_id(),
+        units=units,
+    )
+
+
 def zone_map(conf: cfg.ConfigOpts) -> kept.KeptZoneMap:
     """Return the zone map of this host.
 
@@ -167,8 +213,12 @@ def _make_directory(path: str) -> None:
 
 def pollsters(
     classes: Iterable[type[collectors_base.Collector]] | None = None,
+    conf: cfg.ConfigOpts | None = None,
 ) -> dict[str, ceilometer.Pollster]:
-    """Return the pollsters over the columns of collectors, by default of all installed ones."""
+    """Return the pollsters over the columns of collectors, by default of all installed ones.
+
+    :param conf: how some print their entries; without it as the options do by default
+    """
     resource = collectors_base.Resource
     plain: dict[collectors_base.Resource, list[collectors_base.Column]] = {
         kind: [] for kind in resource
@@ -183,6 +233,9 @@ def pollsters(
         interface=tuple(plain[resource.INTERFACE]),
         address=tuple(plain[resource.ADDRESS]),
         contacts=tuple(plain[resource.CONTACTS]),
+        usage=tuple(plain[resource.USAGE]),
+        guest=tuple(plain[resource.GUEST]),
+        numbers_as_integers=conf is not None and conf.guest_os.numbers_as_integers,
     )
 
 

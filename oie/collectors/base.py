@@ -41,6 +41,8 @@ class Resource(enum.Enum):
     VIRTUAL_FUNCTION = 'interface that the guest owns, as its physical function counts it'
     ADDRESS = 'flows of a fixed IP'
     CONTACTS = 'contacts of an instance with a list'
+    USAGE = 'what an instance has used'
+    GUEST = 'operating system of a guest, with its instance'
 
 
 Columns = Mapping[Resource, tuple[Column, ...]]
@@ -109,6 +111,8 @@ def rows(snapshot: model.Snapshot, resource: Resource) -> Rows:
         return [(disk.device.labels, disk) for m in monitors for disk in m.disks]
     if resource is Resource.VIRTUAL_FUNCTION:
         return [(vf.device.labels, vf) for i in instances for vf in i.virtual_functions]
+    if resource is Resource.USAGE:
+        return [(usage.definition.labels, usage) for usage in snapshot.usage.value or ()]
     return [(nic.device.labels, nic) for i in instances for nic in i.interfaces]
 
 

@@ -45,6 +45,13 @@ ACTIVE_MEMORY = _meter(
     'Memory of the active instances in gigabytes (2^30), five decimals.',
     'virDomainGetInfo maxMem, KiB',
 )
+WITHOUT_PROJECT = _meter(
+    'oie_host_instances_without_project',
+    'instance',
+    'Instances that belong to no project by their Nova metadata; no list for Ceilometer has them, '
+    'so nobody pays for them.',
+    'virDomainGetXMLDesc: nova:project',
+)
 LIST_SECONDS = _meter(
     'oie_host_libvirt_list_duration_seconds',
     's',
@@ -142,6 +149,7 @@ class HostCollector(base.Collector):
         ACTIVE_VMS,
         ACTIVE_VCPUS,
         ACTIVE_MEMORY,
+        WITHOUT_PROJECT,
         LIST_SECONDS,
         UP,
         LIBVIRT_INFO,
@@ -182,6 +190,8 @@ def _sums(instances: tuple[model.Instance, ...]) -> Iterator[model.Family]:
     yield from base.single(ACTIVE_VMS, len(instances))
     yield from base.single(ACTIVE_VCPUS, _sum(i.vcpus for i in instances))
     yield from base.single(ACTIVE_MEMORY, None if memory is None else base.gbytes(memory))
+    strangers = sum(not i.definition.project_uuid for i in instances)
+    yield from base.single(WITHOUT_PROJECT, strangers)
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

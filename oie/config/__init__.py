@@ -29,6 +29,7 @@ Endpoint = endpoints.Endpoint
 FeedUrl = option_types.FeedUrl
 FilePath = option_types.FilePath
 HttpPath = option_types.HttpPath
+Licences = option_types.Licences
 ListenAddress = option_types.ListenAddress
 Names = option_types.Names
 PluginNames = option_types.PluginNames

@@ -14,6 +14,7 @@
 
 from oslo_config import cfg
 
+from oie.config import ledger_options
 from oie.config import option_types
 from oie.config import threat_options
 
@@ -224,6 +225,7 @@ OPTS: tuple[tuple[cfg.OptGroup | None, tuple[cfg.Opt, ...]], ...] = (
     (COLLECTOR, COLLECTOR_OPTS),
     (DISK, DISK_OPTS),
     (EXPORTER, EXPORTER_OPTS),
+    (ledger_options.LEDGER, ledger_options.LEDGER_OPTS),
     (threat_options.THREATS, threat_options.THREATS_OPTS),
     (threat_options.HOST_THREATS, threat_options.HOST_THREATS_OPTS),
 )

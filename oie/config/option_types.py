@@ -115,6 +115,38 @@ def _parse_threshold(piece: str) -> tuple[str, int]:
     return tier, int(number)
 
 
+class Licences(_Type):
+    """``system:UNIT,system:UNIT``; the value is a dictionary of ``vcpu`` and ``instance``."""
+
+    UNITS: ClassVar[tuple[str, ...]] = ('vcpu', 'instance')
+
+    def __init__(self) -> None:
+        super().__init__(type_name='system:UNIT,system:UNIT')
+
+    def __call__(self, value: Any) -> dict[str, str]:
+        """Return the units by the name of the system, in small letters.
+
+        :raises ValueError: a piece is not ``system:UNIT``, or a system comes twice
+        """
+        if isinstance(value, Mapping):
+            return dict(value)
+        units: dict[str, str] = {}
+        for piece in value.split(',') if value.strip() else ():
+            system, _, unit = (part.strip().lower() for part in piece.partition(':'))
+            if not system or unit not in self.UNITS:
+                raise ValueError(
+                    f'{messages.quoted(piece.strip())} is not system:UNIT; write for example '
+                    'windows:vcpu,rhel:instance'
+                )
+            if system in units:
+                raise ValueError(f'{messages.quoted(system)} is there twice')
+            units[system] = unit
+        return units
+
+    def _formatter(self, value: Any) -> str:
+        return ','.join(f'{system}:{unit}' for system, unit in self(value).items())
+
+
 class Names(_Type):
     """Names with commas between them, none twice; the value is a tuple.
 

@@ -20,7 +20,7 @@ sees that no answer came.
 import os
 import sys
 
-from oie.feeds import confinement
+from oie import confinement
 
 
 def main() -> int:

@@ -15,15 +15,20 @@
 Ceilometer runs our command in a shell, mixes stderr into the answer and drops a
 whole batch when one entry lacks a key. So every entry of a list has the same
 keys, what could not be read is null (the definitions skip null), texts fit into
-Gnocchi's strings and all of it is ASCII.
+Gnocchi's strings and all of it is ASCII. A value is a finite number: the
+notification agent would take a list or an object from its queue for ever.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 import dataclasses
+import functools
 import hashlib
 import json
+import math
+import numbers
+import re
 from typing import Any
 
 from oie import exceptions
@@ -32,6 +37,8 @@ from oie import model
 Entry = dict[str, Any]
 Columns = tuple[tuple[model.Meter, model.Getter], ...]
 
+# Begin of every meter's name; none of Ceilometer's own has it.
+PREFIX = 'oie.'
 # Gnocchi's string attributes hold no more.
 MAX_TEXT = 255
 
@@ -47,7 +54,7 @@ _STATUS: dict[int, str] = {
     model.DomainState.PMSUSPENDED: 'suspended',
 }
 
-_COMMON = (
+COMMON = (
     'display_name',
     'name',
     'instance_id',
@@ -68,6 +75,18 @@ _COMMON = (
     'ephemeral_gb',
 )
 
+_OS = (
+    'os_family',
+    'os_distro',
+    'os_info',
+    'os_version',
+    'os_version_major',
+    'os_version_minor',
+    'os_product_name',
+    'os_product_variant',
+    'os_source',
+)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pollster:
@@ -77,6 +96,7 @@ class Pollster:
     :ivar columns: meters whose ``field`` is a key of every entry
     :ivar entries: snapshot → (metadata, resources by kind of column)
     :ivar needs: fields of the snapshot that it shows
+    :ivar resource_type: what its resources are in Gnocchi
     """
 
     name: str
@@ -84,31 +104,63 @@ class Pollster:
     columns: Columns
     entries: Callable[[model.Snapshot, Columns], Iterator[Entry]]
     needs: frozenset[str] = frozenset({'instances'})
+    resource_type: str = 'instance'
 
     def render(self, snapshot: model.Snapshot) -> bytes:
-        """Return the list as one ASCII JSON document, one entry a line."""
+        """Return the list as one ASCII JSON document, one entry a line.
+
+        Instances without a project are left out: such a sample makes Ceilometer's
+        publisher clear the project of the resource in Gnocchi, which nobody pays then.
+        """
+        groups = self.groups()
         lines = ',\n'.join(
-            json.dumps(entry, ensure_ascii=True, allow_nan=False)
+            json.dumps(self._grouped(entry, groups), ensure_ascii=True, allow_nan=False)
             for entry in self.entries(snapshot, self.columns)
+            if entry['project_id']
         )
         return f'[{lines}]\n'.encode('ascii')
 
-    def definitions(self) -> Iterator[dict[str, Any]]:
-        """Give a dynamic pollster definition for each meter."""
+    def groups(self) -> dict[str, tuple[model.Meter, ...]]:
+        """Return the meters that one definition can poll together: those of one type and unit.
+
+        The key says all three, ``disks_cumulative_B``: an agent takes a definition's
+        name once only, and this is the part in which ours differ.
+        """
+        found: dict[str, list[model.Meter]] = {}
         for meter, _ in self.columns:
+            unit = re.sub(r'\W', '_', meter.unit)
+            found.setdefault(f'{self.name}_{meter.kind.value}_{unit}', []).append(meter)
+        return {key: tuple(meters) for key, meters in found.items()}
+
+    def definitions(self) -> Iterator[dict[str, Any]]:
+        """Give a dynamic pollster definition for each group of meters."""
+        for key, meters in self.groups().items():
             yield {
-                'name': meter.ceilometer,
-                'sample_type': meter.kind.value,
-                'unit': meter.unit,
+                'name': f'{PREFIX}{{{key}}}',
+                'sample_type': meters[0].kind.value,
+                'unit': meters[0].unit,
                 'namespaces': ['compute'],
                 'host_command': f'oie-pollster {self.name}',
-                'value_attribute': meter.field,
-                'skip_sample_values': [None, ''],
+                'value_attribute': f'[{key}].value',
+                # Compared with the names of the meters too.
+                'skip_sample_values': [None],
                 'resource_id_attribute': 'resource_id',
                 'project_id_attribute': 'project_id',
                 'user_id_attribute': 'user_id',
                 'metadata_fields': list(self.metadata),
             }
+
+    def _grouped(self, entry: Entry, groups: dict[str, tuple[model.Meter, ...]]) -> Entry:
+        """Return the entry with finite values, and the same values in a list for each group."""
+        values = {meter.field: _number(entry[meter.field]) for meter, _ in self.columns}
+        lists = {
+            key: [
+                {key: meter.ceilometer.removeprefix(PREFIX), 'value': values[meter.field]}
+                for meter in meters
+            ]
+            for key, meters in groups.items()
+        }
+        return {**entry, **values, **lists}
 
 
 def pollsters(
@@ -118,39 +170,63 @@ def pollsters(
     interface: Columns,
     address: Columns,
     contacts: Columns,
+    guest: Columns = (),
+    numbers_as_integers: bool = False,
+    usage: Columns = (),
 ) -> dict[str, Pollster]:
     """Return the pollsters by name, made of the meters that have a Ceilometer name.
 
     :param monitor: columns over an instance's ``monitor``
+    :param numbers_as_integers: how ``os`` prints the numbers of versions
     """
     through = tuple((meter, _through_monitor(value_of)) for meter, value_of in monitor)
     made = (
-        Pollster('instances', _COMMON, _named((*instance, *through)), _instances),
+        Pollster('instances', COMMON, _named((*instance, *through)), _instances),
         Pollster(
             'disks',
-            (*_COMMON, 'disk_name', 'disk_type', 'disk_uuid', 'disk_source', 'volume_id'),
+            (*COMMON, 'disk_name', 'disk_type', 'disk_uuid', 'disk_source', 'volume_id'),
             _named(disk),
             _disks,
+            resource_type='instance_disk',
         ),
         Pollster(
             'vnics',
-            (*_COMMON, 'vnic_name', 'mac', 'port_id', 'vnic_type', 'vnic_model'),
+            (*COMMON, 'vnic_name', 'mac', 'port_id', 'vnic_type', 'vnic_model'),
             _named(interface),
             _vnics,
+            resource_type='instance_network_interface',
         ),
         Pollster(
             'flows',
-            (*_COMMON, 'ip', 'family', 'port_id'),
+            (*COMMON, 'ip', 'family', 'port_id'),
             _named(address),
             _flows,
             frozenset({'instances', 'flows'}),
+            resource_type='oie_fixed_ip',
         ),
         Pollster(
             'contacts',
-            (*_COMMON, 'threat_list', 'direction'),
+            (*COMMON, 'threat_list', 'direction'),
             _named(contacts),
             _contacts,
             frozenset({'instances', 'flows', 'threats'}),
+            resource_type='oie_threat_list',
+        ),
+        Pollster(
+            'os',
+            # The vCPUs are the value of a meter here, as they were in the reference.
+            (*(key for key in COMMON if key != 'vcpus'), *_OS),
+            _named(guest),
+            functools.partial(_guests, as_integers=numbers_as_integers),
+            frozenset({'instances', 'guest_os'}),
+        ),
+        Pollster(
+            'usage',
+            (*COMMON, *_OS),
+            _named(usage),
+            _usage,
+            frozenset({'instances', 'usage'}),
+            resource_type='oie_usage',
         ),
     )
     return {pollster.name: pollster for pollster in made}
@@ -169,6 +245,15 @@ def _values(columns: Columns, resource: Any) -> Entry:
         meter.field: None if resource is None else value_of(resource)
         for meter, value_of in columns
     }
+
+
+def _number(value: Any) -> float | int | None:
+    """Return a value as a finite number; None for what is none, so that it gives no sample."""
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real) and math.isfinite(value):
+        return float(value)
+    return None
 
 
 def _instances(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
@@ -266,6 +351,72 @@ def _contacts(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
                 'direction': each.direction,
                 **_values(columns, found),
             }
+
+
+def _guests(snapshot: model.Snapshot, columns: Columns, *, as_integers: bool) -> Iterator[Entry]:
+    """Give every instance with its operating system, be it unknown.
+
+    :raises PollsterError: nobody wants to know
+    """
+    if snapshot.guest_os is None:
+        raise exceptions.PollsterError(
+            'nobody looks for operating systems: it is switched off by [guest_os] enabled'
+        )
+    for instance in snapshot.instances.value:
+        found = snapshot.guest_os.get(instance.definition.uuid, model.GuestOs())
+        yield {
+            **_identity(instance.definition.uuid, instance, snapshot.hostname),
+            **_system(found, as_integers=as_integers),
+            **_values(columns, model.Guest(instance, found)),
+        }
+
+
+def _system(found: model.GuestOs, *, as_integers: bool = False) -> Entry:
+    """Return what is known of an operating system, by the keys of _OS."""
+    return {
+        'os_family': _text(found.family),
+        'os_distro': _text(found.distro),
+        'os_info': _text(found.info),
+        'os_version': _text(found.version),
+        'os_version_major': _version_number(found.version_major, as_integers),
+        'os_version_minor': _version_number(found.version_minor, as_integers),
+        'os_product_name': _text(found.product_name),
+        'os_product_variant': _text(found.product_variant),
+        'os_source': _text(found.source),
+    }
+
+
+def _version_number(number: int | None, as_integer: bool) -> str | int:
+    """Return a text for Gnocchi, or what libguestfs gives: an integer, 0 for unknown."""
+    if as_integer:
+        return number or 0
+    return model.UNKNOWN if number is None else str(number)
+
+
+def _usage(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
+    """Give the totals of every instance, which are those of this host.
+
+    Another host has others. One resource for both would let Gnocchi see a jump at
+    each migration, and a bill take the way back for usage.
+
+    :raises PollsterError: nobody keeps them, or they are not known
+    """
+    reading = snapshot.usage
+    if reading.value is None:
+        raise exceptions.PollsterError(
+            f'the totals are not known: {reading.error}'
+            if reading.error
+            else 'totals are kept by a running oie-exporter with [ledger] enabled only'
+        )
+    known = {usage.definition.uuid: usage for usage in reading.value}
+    systems = snapshot.guest_os or {}
+    for instance in snapshot.instances.value:
+        uuid = instance.definition.uuid
+        yield {
+            **_identity(f'{uuid}-{snapshot.hostname}', instance, snapshot.hostname),
+            **_system(systems.get(uuid, model.GuestOs())),
+            **_values(columns, known.get(uuid)),
+        }
 
 
 def _identity(resource_id: str, instance: model.Instance, hostname: str) -> Entry:

@@ -39,6 +39,8 @@ UNKNOWN = 'unknown'
 
 NOVA_NAMESPACE = 'http://openstack.org/xmlns/libvirt/nova/'
 LIBOSINFO_NAMESPACE = 'http://libosinfo.org/xmlns/libvirt/domain/'
+# The name that libvirt and QEMU's guest agent agree on.
+AGENT_CHANNEL = 'org.qemu.guest_agent.0'
 
 Parts = Mapping[str, ElementTree.Element]
 
@@ -60,6 +62,9 @@ _LIMITS = {
     for name, unit in (('bytes', 'bytes'), ('iops', 'requests'))
     for operation in ('total', 'read', 'write')
 }
+# QEMU takes longer chains and more monitors, nobody has them.
+_MOST_BACKING = 16
+_MOST_HOSTS = 16
 _DEFAULT_CPU_PERIOD_US = 100_000
 """What the kernel takes where only a quota is set (Documentation/scheduler/sched-bwc.rst)."""
 
@@ -280,7 +285,13 @@ def _with_devices(
         disks=_disks(devices, definition.labels),
         interfaces=_interfaces(devices, definition.labels, port_uuids),
         host_devices=_host_devices(devices),
+        has_agent_channel=_has_agent_channel(devices),
     )
+
+
+def _has_agent_channel(devices: ElementTree.Element) -> bool:
+    targets = (_parts(each).get('target', _NOTHING) for each in devices if each.tag == 'channel')
+    return any(target.get('name') == AGENT_CHANNEL for target in targets)
 
 
 def _disks(devices: ElementTree.Element, owner: model.Labels) -> tuple[model.DiskDevice, ...]:
@@ -311,7 +322,47 @@ def _disk(element: ElementTree.Element, owner: model.Labels) -> model.DiskDevice
         serial=serial,
         bus=_attribute(target, 'bus'),
         limits=_disk_limits(_parts(parts.get('iotune', _NOTHING))),
+        boot_order=_number(parts.get('boot', _NOTHING).get('order')),
+        is_encrypted='encryption' in parts or 'encryption' in _parts(source),
+        backing=_backing(parts.get('backingStore')),
+        server=_disk_server(parts, source) if disk_type == 'network' else None,
     )
+
+
+def _backing(element: ElementTree.Element | None) -> tuple[tuple[str, str], ...] | None:
+    """Return the images below a disk, the nearest first, each with its format.
+
+    libvirt ends the chain of a running domain by an empty element.
+    """
+    if element is None:
+        return None
+    chain: list[tuple[str, str]] = []
+    while element is not None and len(element) and len(chain) < _MOST_BACKING:
+        parts = _parts(element)
+        source = _disk_source(_attribute(element, 'type'), parts.get('source', _NOTHING))
+        chain.append((bounded(source), _attribute(parts.get('format', _NOTHING), 'type')))
+        element = parts.get('backingStore')
+    return tuple(chain)
+
+
+def _disk_server(parts: Parts, source: ElementTree.Element) -> model.DiskServer:
+    hosts = [
+        _host(_attribute(host, 'name'), _attribute(host, 'port'))
+        for host in source
+        if host.tag == 'host' and host.get('name')
+    ]
+    auth = parts.get('auth', _parts(source).get('auth', _NOTHING))
+    return model.DiskServer(
+        protocol=_attribute(source, 'protocol'),
+        name=_attribute(source, 'name'),
+        hosts=tuple(hosts[:_MOST_HOSTS]),
+        user=_attribute(auth, 'username'),
+    )
+
+
+def _host(name: str, port: str) -> str:
+    name = f'[{name}]' if ':' in name and not name.startswith('[') else name
+    return bounded(f'{name}:{port}' if port else name)
 
 
 def _disk_limits(parts: Parts) -> tuple[model.DiskLimit, ...]:

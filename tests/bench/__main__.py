@@ -38,6 +38,8 @@ from oie.cmd import wiring
 from oie.outputs import prometheus
 from tests.bench import conntrack
 from tests.bench import feeds
+from tests.bench import inspection
+from tests.bench import ledger
 from tests.bench import table
 from tests.functional import lab
 from tests.functional import processes
@@ -57,6 +59,8 @@ enabled = {conntrack}
 [libvirt]
 uri = {uri}
 suspects_path = {directory}/suspects.json
+[ledger]
+path = {directory}/ledger.sqlite
 """
 
 
@@ -104,12 +108,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog='python -m tests.bench', description=__doc__)
     parser.add_argument('--guests', type=int, nargs='+', default=[30, 100])
     parser.add_argument('--seconds', type=int, default=60, help='how long to watch CPU and RSS')
-    parser.add_argument('--only', choices=('libvirt', 'conntrack', 'feeds'), help='a part of it')
+    parser.add_argument(
+        '--only',
+        choices=('libvirt', 'conntrack', 'feeds', 'ledger', 'inspection'),
+        help='a part of it',
+    )
     arguments = parser.parse_args()
     print(machine())
     if arguments.only in (None, 'libvirt'):
         of_libvirt(arguments.guests, arguments.seconds)
-    for name, part in (('conntrack', conntrack), ('feeds', feeds)):
+    parts = (
+        ('conntrack', conntrack),
+        ('feeds', feeds),
+        ('ledger', ledger),
+        ('inspection', inspection),
+    )
+    for name, part in parts:
         if arguments.only in (None, name):
             for title, lines in part.tables():
                 table.show(title, lines)

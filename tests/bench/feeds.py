@@ -52,6 +52,8 @@ interval = 2
 [libvirt]
 uri = test:///default
 suspects_path =
+[ledger]
+enabled = false
 [threats]
 cache_dir = {directory}/cache
 """

@@ -84,7 +84,9 @@ class Disk:
 class Instance:
     """What Nova and libvirt know of one guest.
 
-    ``root_id`` empty means booted from a volume. ``nova_version`` and ``created_at`` (text in UTC,
+    ``root_id`` empty means booted from a volume. ``kernel`` and ``initrd`` are booted instead of
+    the disk. ``agent_socket`` is where somebody listens who answers for the guest agent: QEMU and
+    libvirtd both connect there. ``nova_version`` and ``created_at`` (text in UTC,
     as in the XML) are what the metadata says.
     """
 
@@ -105,6 +107,9 @@ class Instance:
     ports: tuple[Port, ...] = ()
     has_balloon: bool = True
     has_network_boot: bool = False
+    kernel: str = ''
+    initrd: str = ''
+    agent_socket: str = ''
 
 
 def nova_metadata(instance: Instance) -> ElementTree.Element | None:
@@ -153,6 +158,8 @@ def domain_xml(instance: Instance) -> str:
     for disk in instance.disks:
         devices.append(disk_element(disk))
     _add(devices, 'controller', type='usb', model='none')
+    if instance.agent_socket:
+        devices.append(_agent_channel(instance.agent_socket))
     for port in instance.ports:
         devices.append(interface_element(port, has_rom=instance.has_network_boot))
     balloon = _add(devices, 'memballoon', model='virtio' if instance.has_balloon else 'none')
@@ -184,6 +191,13 @@ def interface_element(port: Port, *, has_rom: bool = False) -> ElementTree.Eleme
     return element
 
 
+def _agent_channel(path: str) -> ElementTree.Element:
+    channel = ElementTree.Element('channel', {'type': 'unix'})
+    _add(channel, 'source', mode='connect', path=path)
+    _add(channel, 'target', type='virtio', name='org.qemu.guest_agent.0')
+    return channel
+
+
 def to_text(element: ElementTree.Element) -> str:
     ElementTree.indent(element)
     return ElementTree.tostring(element, encoding='unicode') + '\n'
@@ -199,6 +213,10 @@ def _add_system(domain: ElementTree.Element, instance: Instance) -> None:
     _add(sysinfo, 'entry', 'Virtual Machine', name='family')
     system = _add(domain, 'os')
     _add(system, 'type', 'hvm', arch='x86_64', machine='pc')
+    if instance.kernel:
+        _add(system, 'kernel', instance.kernel)
+        _add(system, 'initrd', instance.initrd)
+        _add(system, 'cmdline', 'quiet panic=-1')
     if instance.has_network_boot:
         _add(system, 'boot', dev='network')
     _add(system, 'boot', dev='hd')

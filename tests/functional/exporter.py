@@ -276,10 +276,11 @@ class Exporter:
         """Write the configuration; enough for a pollster without a daemon."""
         own: Settings = {
             'exporter': {'listen_address': self.address, 'socket_path': self.socket},
+            'ledger': {'path': self.directory / 'ledger.sqlite'},
             'libvirt': {'uri': self.uri, 'suspects_path': self.suspects},
         }
         lines = []
-        for group in sorted(_USUAL.keys() | self._settings.keys()):
+        for group in sorted(_USUAL.keys() | own.keys() | self._settings.keys()):
             layers = (layer.get(group, {}) for layer in (_USUAL, own, self._settings))
             options = {name: value for layer in layers for name, value in layer.items()}
             lines += [f'[{group}]', *(f'{name} = {value}' for name, value in options.items())]

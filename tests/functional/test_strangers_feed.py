@@ -43,6 +43,8 @@ interval = 1
 [libvirt]
 uri = test:///default
 suspects_path =
+[ledger]
+enabled = false
 [conntrack]
 enabled = false
 [threats]

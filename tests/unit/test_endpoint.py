@@ -209,6 +209,8 @@ def test_the_socket_answers_only_pollsters_and_tcp_none():
         '/pollsters/vnics',
         '/pollsters/flows',
         '/pollsters/contacts',
+        '/pollsters/os',
+        '/pollsters/usage',
     }
 
 

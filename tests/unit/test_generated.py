@@ -13,18 +13,24 @@
 
 """The files made of the code are the ones that it makes today, and fit for their readers."""
 
+import json
 import pathlib
 import re
 import runpy
+import subprocess
 
 import pytest
 import yaml
 
 from oie.cmd import wiring
+from tests import builders
 
 ROOT = pathlib.Path(__file__).parents[2]
 POLLSTERS = ROOT / 'etc/ceilometer/pollsters.d/oie.yaml'
 POLLING = ROOT / 'etc/ceilometer/polling.yaml'
+PIPELINE = ROOT / 'etc/ceilometer/pipeline.yaml'
+RESOURCES = ROOT / 'etc/gnocchi/gnocchi_resources.yaml'
+METRICS = ROOT / 'etc/cloudkitty'
 SUDOERS = ROOT / 'etc/sudoers.d/oie-ceilometer'
 
 # The interval of the source that Ceilometer ships.
@@ -40,8 +46,14 @@ def generate():
 @pytest.mark.parametrize(
     'path',
     [
+        'etc/ceilometer/pipeline.yaml',
         'etc/ceilometer/polling.yaml',
         'etc/ceilometer/pollsters.d/oie.yaml',
+        'etc/cloudkitty/hashmap.sh',
+        'etc/cloudkitty/metrics-gnocchi.yml',
+        'etc/cloudkitty/metrics-prometheus.yml',
+        'etc/gnocchi/create.sh',
+        'etc/gnocchi/gnocchi_resources.yaml',
         'etc/sudoers.d/oie-ceilometer',
         'doc/source/admin/metrics.rst',
     ],
@@ -52,7 +64,7 @@ def test_files_in_the_repository_are_those_generated_today(generate, path):
 
 
 def test_no_generated_file_is_forgotten_here(generate):
-    assert len(generate['files']()) == 4
+    assert len(generate['files']()) == 10
     assert generate['stale']() == {}
 
 
@@ -77,6 +89,127 @@ def test_the_source_has_an_interval_of_its_own_and_polls_all_our_meters():
     assert source['name'] == 'oie'
     assert source['meters'] == ['oie.*']
     assert CEILOMETERS_INTERVAL / 2 < source['interval'] < CEILOMETERS_INTERVAL
+
+
+def test_a_comment_names_the_meters_of_each_definition():
+    text = POLLSTERS.read_text()
+    for pollster in wiring.pollsters().values():
+        for key, meters in pollster.groups().items():
+            [about] = re.findall(rf'((?:# .*\n)+)- name: oie\.{{{key}}}', text)
+            named = re.findall(r'(?m)^# (oie\.[\w.]+):', about)
+            assert named == [meter.ceilometer for meter in meters]
+
+
+def test_the_pipeline_has_a_sink_of_its_own():
+    document = yaml.safe_load(PIPELINE.read_text())
+    [source], [sink] = document['sources'], document['sinks']
+    assert source == {'name': 'oie', 'meters': ['oie.*'], 'sinks': ['oie']}
+    [publisher] = sink['publishers']
+    assert publisher.startswith('gnocchi://?resources_definition_file=/etc/ceilometer/')
+
+
+def test_gnocchi_knows_every_meter_once_under_a_policy_that_is_declared():
+    document = yaml.safe_load(RESOURCES.read_text())
+    policies = {each['name']: each for each in document['archive_policies']}
+    named = {}
+    for resource in document['resources']:
+        for meter, more in resource['metrics'].items():
+            assert meter not in named
+            named[meter] = policies[more['archive_policy_name']]
+    columns = [column for each in wiring.pollsters().values() for column in each.columns]
+    meters = {meter.ceilometer: meter for meter, _ in columns}
+    assert named.keys() == meters.keys()
+    for name, policy in named.items():
+        # What CloudKitty takes by default.
+        assert 'max' in policy['aggregation_methods']
+        assert {'granularity': '1 hour', 'timespan': '400 days'} in policy['definition']
+        is_total = meters[name].kind.value == 'cumulative'
+        assert ('rate:sum' in policy['aggregation_methods']) == is_total
+
+
+def test_gnocchi_gets_only_attributes_that_every_entry_has_as_a_text_or_null():
+    """Another type is refused by Gnocchi, and the measures with it."""
+    document = yaml.safe_load(RESOURCES.read_text())
+    snapshot = builders.node()
+    for resource, pollster in zip(document['resources'], wiring.pollsters().values(), strict=True):
+        for path in resource['attributes'].values():
+            names = re.findall(r'\w+', path.removeprefix('resource_metadata.'))
+            assert set(names) & set(pollster.metadata), path
+            for entry in json.loads(pollster.render(snapshot)):
+                for name in names:
+                    assert entry.get(name) is None or isinstance(entry[name], str), name
+
+
+def test_every_attribute_is_made_that_ceilometers_types_do_not_have(generate):
+    create = (ROOT / 'etc/gnocchi/create.sh').read_text()
+    # What Ceilometer 27 makes: ceilometer/gnocchi_client.py.
+    theirs = {
+        'instance': {'host', 'image_ref', 'display_name', 'flavor_id', 'flavor_name'},
+        'instance_disk': {'name', 'instance_id'},
+        'instance_network_interface': {'name', 'instance_id'},
+    }
+    made = {
+        name: set(rest.split())
+        for name, rest in re.findall(r'(?m)^attributes (\w+) \\\n\s+(.*)$', create)
+    }
+    for resource in yaml.safe_load(RESOURCES.read_text())['resources']:
+        name = resource['resource_type']
+        known = made.get(name, set()) | theirs.get(name, set())
+        assert set(resource['attributes']) <= known, name
+
+
+@pytest.mark.parametrize('collector', ['gnocchi', 'prometheus'])
+def test_the_same_is_rated_from_both_sides_in_the_same_units(collector):
+    metrics = yaml.safe_load((METRICS / f'metrics-{collector}.yml').read_text())['metrics']
+    found = {each['alt_name']: each['unit'] for each in metrics.values()}
+    assert found == {
+        'vcpu_hours': 'vCPU*h',
+        'memory_hours': 'GiB*h',
+        'disk_read': 'GiB',
+        'disk_write': 'GiB',
+        'traffic_incoming': 'GiB',
+        'traffic_outgoing': 'GiB',
+        'licence_hours': 'unit*h',
+    }
+    services = set(re.findall(r'service (\w+)\)', (METRICS / 'hashmap.sh').read_text()))
+    assert services == set(found)
+
+
+def test_cloudkitty_asks_gnocchi_only_for_what_it_stores():
+    document = yaml.safe_load(RESOURCES.read_text())
+    policies = {each['name']: each for each in document['archive_policies']}
+    stored = {
+        meter: (resource, policies[more['archive_policy_name']])
+        for resource in document['resources']
+        for meter, more in resource['metrics'].items()
+    }
+    metrics = yaml.safe_load((METRICS / 'metrics-gnocchi.yml').read_text())['metrics']
+    for name, metric in metrics.items():
+        resource, policy = stored[name]
+        extra = metric['extra_args']
+        assert extra['resource_type'] == resource['resource_type']
+        assert extra['aggregation_method'] in policy['aggregation_methods']
+        # Seconds of the granularity "1 hour".
+        assert extra['force_granularity'] == 3600
+        assert set(metric['metadata']) <= set(resource['attributes'])
+        assert not set(metric['metadata']) & set(metric['groupby'])
+
+
+def test_what_is_rated_must_be_in_the_tables(generate):
+    chain = generate['chain']
+    pollsters = wiring.pollsters()
+    with pytest.raises(KeyError, match='oie_instance_usage_vcpu_seconds_total'):
+        chain.check(pollsters, frozenset())
+    without = {name: each for name, each in pollsters.items() if name != 'usage'}
+    with pytest.raises(KeyError, match='oie.usage.vcpu.seconds'):
+        chain.check(without, frozenset())
+
+
+@pytest.mark.parametrize('path', ['etc/gnocchi/create.sh', 'etc/cloudkitty/hashmap.sh'])
+def test_scripts_are_for_every_shell(path):
+    text = (ROOT / path).read_text()
+    assert text.startswith('#!/bin/sh\n')
+    subprocess.run(('sh', '-n', str(ROOT / path)), check=True)
 
 
 def test_sudo_allows_exactly_the_commands_and_nothing_free():

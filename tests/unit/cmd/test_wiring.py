@@ -14,10 +14,15 @@
 
 import dataclasses
 
+import pytest
+
+from oie import exceptions
 from oie import model
 from oie import plugins
 from oie.cmd import wiring
+from oie.ledger import reader as ledger_reader
 from oie.sources import reachability
+from tests import builders
 from tests.unit import measuring
 
 OFF = {'conntrack__enabled': False}
@@ -29,6 +34,74 @@ def test_probes_are_made_only_on_demand():
     assert isinstance(made['probes'], reachability.ReachabilitySource)
 
 
+def test_totals_are_kept_unless_switched_off():
+    made = wiring.readers(measuring.options(**OFF))['ledger']
+    assert isinstance(made, ledger_reader.LedgerReader)
+    assert 'ledger' not in wiring.readers(measuring.options(**OFF, ledger__enabled=False))
+
+
+def test_nothing_of_the_ledger_is_opened_before_the_first_cycle(tmp_path):
+    path = tmp_path / 'ledger.sqlite'
+    made = wiring.readers(measuring.options(**OFF, ledger__path=str(path)))['ledger']
+    made.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_totals_without_a_path_are_those_since_the_start():
+    made = wiring.readers(measuring.options(**OFF, ledger__path=''))['ledger']
+    fields = made.read((builders.instance(),), 30.0, {builders.UUID})
+    assert set(fields) <= {field.name for field in dataclasses.fields(model.Snapshot)}
+    assert fields['usage'].value[0].cpu_time_ns == 0
+    assert not fields['ledger'].is_durable
+
+
+def test_licences_are_counted_where_systems_are_known(tmp_path):
+    made = wiring.readers(
+        measuring.options(**OFF, ledger__path='', guest_os__licences={'windows': 'vcpu'})
+    )
+    windows = builders.instance(
+        builders.definition(image_properties={'os_distro': 'windows', 'os_type': 'windows'})
+    )
+    for instance in (windows, builders.later(windows, 10, 0)):
+        for name in ('guest_os', 'ledger'):
+            fields = made[name].read((instance,), 30.0, {builders.UUID})
+    assert fields['usage'].value[0].license_unit_seconds == 2 * 10
+    assert list(made).index('guest_os') < list(made).index('ledger')
+
+
 def test_sources_are_named_after_fields_of_the_snapshot():
     fields = {field.name for field in dataclasses.fields(model.Snapshot)}
     assert set(plugins.names(wiring.SOURCES)) <= fields
+
+
+def test_only_quick_drivers_are_asked_by_default():
+    made = wiring.guest_os(measuring.options())
+    assert list(made._drivers) == ['nova_image', 'libosinfo']
+    assert not any(driver.IS_SLOW for driver in made._drivers.values())
+
+
+def test_drivers_keep_the_order_of_the_option():
+    made = wiring.guest_os(measuring.options(guest_os__drivers='libosinfo,nova_image'))
+    assert list(made._drivers) == ['libosinfo', 'nova_image']
+
+
+def test_nobody_is_asked_where_that_is_switched_off():
+    conf = measuring.options(**OFF, guest_os__enabled=False)
+    assert wiring.guest_os(conf) is None
+    assert 'guest_os' not in wiring.readers(conf)
+
+
+def test_a_read_write_connection_must_be_allowed():
+    conf = measuring.options(guest_os__drivers='nova_image,guest_agent')
+    with pytest.raises(exceptions.ConfigError, match='allow_read_write'):
+        wiring.guest_os(conf)
+
+
+def test_an_allowed_agent_uses_the_hypervisor_of_libvirt():
+    conf = measuring.options(
+        guest_os__drivers='guest_agent',
+        guest_os_guest_agent__allow_read_write=True,
+        libvirt__uri='qemu:///elsewhere',
+    )
+    [driver] = wiring.guest_os(conf)._drivers.values()
+    assert driver.uri == 'qemu:///elsewhere'

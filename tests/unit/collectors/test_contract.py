@@ -154,6 +154,7 @@ ALWAYS_KNOWN = {
     'oie_instance_interface_stats_available',
     'oie_instance_job_info',
     'oie_host_active_vms',
+    'oie_host_instances_without_project',
     'oie_libvirt_up',
 }
 # Families that tell of ourselves, not of the host.

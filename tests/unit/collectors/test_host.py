@@ -45,6 +45,16 @@ def test_sums_are_those_of_the_live_instances():
     }
 
 
+def test_instances_that_nobody_pays_for_are_counted():
+    name = 'oie_host_instances_without_project'
+    ours = shown(builders.snapshot(instance(1)))
+    assert measuring.only(ours[name]) == 0
+    mixed = shown(builders.snapshot(instance(1), builders.stranger()))
+    assert measuring.only(mixed[name]) == 1
+    unknown = shown(builders.snapshot(read_at=None, error='libvirt is down'))
+    assert name not in unknown
+
+
 def test_an_instance_that_does_not_tell_counts_but_adds_nothing():
     unknown = instance(2, vcpus=None, memory_maximum_bytes=None)
     found = shown(builders.snapshot(instance(1, vcpus=2, memory_maximum_bytes=4 * GIB), unknown))

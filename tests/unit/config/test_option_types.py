@@ -148,6 +148,38 @@ class TestThresholds:
         assert option_type(text) == thresholds
 
 
+class TestLicences:
+    def test_pieces_give_units_by_system(self):
+        assert config.Licences()('Windows:vcpu, rhel : instance') == {
+            'windows': 'vcpu',
+            'rhel': 'instance',
+        }
+
+    @pytest.mark.parametrize('text', ['', ' ', '\n'])
+    def test_nothing_gives_no_licences(self, text):
+        assert config.Licences()(text) == {}
+
+    @pytest.mark.parametrize('piece', ['windows', 'windows:', ':vcpu', 'a:core', 'a:vcpu:2', ''])
+    def test_a_bad_piece_is_refused_by_its_text(self, piece):
+        assert error_of(config.Licences(), f'sles:vcpu,{piece}') == (
+            f'{piece!r} is not system:UNIT; write for example windows:vcpu,rhel:instance'
+        )
+
+    def test_a_system_that_comes_twice_is_refused(self):
+        assert error_of(config.Licences(), 'a:vcpu,A:instance') == "'a' is there twice"
+
+    @hypothesis.given(
+        strategies.dictionaries(
+            strategies.from_regex('[a-z0-9_-]+', fullmatch=True),
+            strategies.sampled_from(config.Licences.UNITS),
+        )
+    )
+    def test_licences_come_back_from_their_text(self, licences):
+        option_type = config.Licences()
+        [text] = option_type.format_defaults(licences)
+        assert option_type(text) == licences
+
+
 class TestNames:
     def test_names_keep_their_order(self):
         assert config.Names()('b, a') == ('b', 'a')

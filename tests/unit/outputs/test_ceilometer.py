@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 
 import hypothesis
 from hypothesis import strategies as st
@@ -106,7 +107,7 @@ def test_all_entries_have_the_same_keys_also_of_instances_that_are_silent(name):
     assert len(found) > 3
     assert len({tuple(entry) for entry in found}) == 1
     pollster = POLLSTERS[name]
-    fields = {meter.field for meter, _ in pollster.columns}
+    fields = {meter.field for meter, _ in pollster.columns} | set(pollster.groups())
     assert {'resource_id', 'project_id', 'user_id', *pollster.metadata} | fields == set(found[0])
 
 
@@ -114,16 +115,19 @@ def test_all_entries_have_the_same_keys_also_of_instances_that_are_silent(name):
 def test_what_could_not_be_read_is_null_never_zero(name):
     entry = one(name, builders.silent())
     values = {meter.field: entry[meter.field] for meter, _ in POLLSTERS[name].columns}
-    # libvirt tells the state with the listing itself.
-    assert {field for field, value in values.items() if value is not None} <= {'state_code'}
+    # libvirt tells the state with the listing itself, Nova the vCPUs of the flavor.
+    known = {'state_code', 'vcpus'}
+    assert {field for field, value in values.items() if value is not None} <= known
 
 
 @OF_LIBVIRT
 def test_a_monitor_that_never_answered_leaves_nulls(name):
     entry = one(name, builders.instance(monitor=None, interfaces=()))
     values = {meter.field: entry[meter.field] for meter, _ in POLLSTERS[name].columns}
-    known = {'cpu_total', 'vcpus_online', 'state_code'} if name == 'instances' else set()
-    assert {field for field, value in values.items() if value is not None} == known
+    known = {'instances': {'cpu_total', 'vcpus_online', 'state_code'}, 'os': {'vcpus'}}
+    assert {field for field, value in values.items() if value is not None} == known.get(
+        name, set()
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,12 +172,27 @@ def test_zeros_are_carried_billing_knows_no_suppression():
 
 
 @BY_NAME
-def test_entries_are_flat_and_their_keys_are_free(name):
+def test_entries_are_flat_but_for_the_lists_of_meters_and_their_keys_are_free(name):
+    lists = POLLSTERS[name].groups()
     for entry in entries(name, *full()):
         assert not TAKEN_KEYS & set(entry)
         for key, value in entry.items():
-            assert value is None or isinstance(value, (str, int, float)), key
-            assert not isinstance(value, bool), key
+            if key not in lists:
+                assert value is None or isinstance(value, (str, int, float)), key
+                assert not isinstance(value, bool), key
+
+
+@BY_NAME
+def test_lists_name_every_meter_once_and_repeat_the_values(name):
+    pollster = POLLSTERS[name]
+    fields = {meter.ceilometer: meter.field for meter, _ in pollster.columns}
+    for entry in entries(name, *full(), builders.silent()):
+        found = {}
+        for key in pollster.groups():
+            for each in entry[key]:
+                assert set(each) == {key, 'value'}
+                found[f'oie.{each[key]}'] = each['value']
+        assert found == {meter: entry[field] for meter, field in fields.items()}
 
 
 @BY_NAME
@@ -234,11 +253,48 @@ def test_counters_are_exact(value):
     assert one('vnics', builders.instance(of, interfaces=(counted,)))['incoming_bytes'] == value
 
 
-@pytest.mark.parametrize('value', [math.nan, math.inf])
-def test_a_number_that_is_none_is_refused_not_printed(value):
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.lists(st.integers()),
+    st.dictionaries(st.text(), st.integers()),
+    st.decimals(),
+    st.fractions(),
+)
+
+
+@BY_NAME
+@hypothesis.settings(max_examples=25)
+@hypothesis.given(data=st.data())
+def test_whatever_a_column_gives_the_list_has_finite_numbers_or_null(name, data):
+    """A list or an object would stay in the queue of Ceilometer's notification agent for ever."""
+    pollster = POLLSTERS[name]
+    columns = tuple((meter, lambda _: data.draw(ANYTHING)) for meter, _ in pollster.columns)
+    patched = dataclasses.replace(pollster, columns=columns)
+    for entry in json.loads(patched.render(builders.node()), parse_constant=pytest.fail):
+        values = [entry[meter.field] for meter, _ in columns]
+        values += [each['value'] for key in pollster.groups() for each in entry[key]]
+        for value in values:
+            assert value is None or type(value) in (int, float)
+            assert value is None or math.isfinite(value)
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf, '3', [3], {}])
+def test_what_is_no_number_costs_its_own_sample_and_no_other(value):
     instance = dataclasses.replace(builders.instance(), cpu_time_ns=value)
-    with pytest.raises(ValueError, match='JSON'):
-        POLLSTERS['instances'].render(builders.snapshot(instance))
+    entry = one('instances', instance)
+    assert entry['cpu_total'] is None
+    assert entry['cpu'] == 2 * 10_000_000_000
+
+
+def test_a_truth_value_is_a_number():
+    columns = tuple((meter, lambda _: True) for meter, _ in POLLSTERS['instances'].columns)
+    pollster = dataclasses.replace(POLLSTERS['instances'], columns=columns)
+    [entry] = json.loads(pollster.render(builders.snapshot(builders.instance())))
+    assert [type(entry[meter.field]) for meter, _ in columns] == [int] * len(columns)
 
 
 # --- the fields Ceilometer knows --------------------------------------------
@@ -374,10 +430,19 @@ def test_every_instance_has_zeros_for_every_list_that_is_there_and_null_for_the_
     assert len({each['resource_id'] for each in found}) == 4
 
 
-def test_without_nova_metadata_live_figures_and_names_stand_in():
-    entry = one('instances', builders.stranger())
-    assert entry['project_id'] == entry['user_id'] == ''
-    assert entry['display_name'] == builders.stranger().definition.domain
+@BY_NAME
+def test_an_instance_without_a_project_is_in_no_list(name):
+    """Its sample would clear the project of a resource in Gnocchi: who shall pay for it?"""
+    known = entries(name, builders.instance())
+    assert entries(name, builders.instance(), builders.stranger()) == known
+    assert entries(name, builders.stranger()) == []
+
+
+def test_without_a_flavor_live_figures_and_names_stand_in():
+    of = dataclasses.replace(builders.stranger().definition, project_uuid=builders.PROJECT)
+    entry = one('instances', dataclasses.replace(builders.stranger(), definition=of))
+    assert entry['user_id'] == ''
+    assert entry['display_name'] == of.domain
     assert entry['flavor_id'] == entry['flavor_name'] == 'unknown'
     assert (entry['vcpus'], entry['memory_mb'], entry['disk_gb']) == (1, 512, None)
 
@@ -410,8 +475,8 @@ def definitions():
     return [each for pollster in POLLSTERS.values() for each in pollster.definitions()]
 
 
-def test_names_are_our_own():
-    found = [each['name'] for each in definitions()]
+def test_names_of_meters_are_our_own():
+    found = [meter.ceilometer for pollster in POLLSTERS.values() for meter, _ in pollster.columns]
     assert sorted(found) == sorted(set(found))
     for name in found:
         assert name.startswith('oie.')
@@ -419,13 +484,33 @@ def test_names_are_our_own():
         assert not name.startswith(BUILT_IN_PREFIXES)
 
 
+def test_names_of_definitions_differ_and_ceilometer_understands_them():
+    """Of two definitions with one name an agent takes the first."""
+    found = [each['name'] for each in definitions()]
+    assert sorted(found) == sorted(set(found))
+    for each in definitions():
+        # Both patterns are those of ceilometer.polling.dynamic_pollster.
+        assert re.match(r'^([\w-]+)(\.[\w-]+)*(\.{[\w-]+})?$', each['name'])
+        [key] = re.findall(r'^oie\.{(\w+)}$', each['name'])
+        assert re.match(r'^(\[(\w+)\])((\.\w+)+)$', each['value_attribute'])
+        assert each['value_attribute'] == f'[{key}].value'
+
+
+def test_units_that_look_alike_in_a_key_would_show():
+    """The key has no dots, so two units could have one key; a definition has one unit."""
+    for pollster in POLLSTERS.values():
+        for meters in pollster.groups().values():
+            assert len({(meter.kind, meter.unit) for meter in meters}) == 1
+
+
 @BY_NAME
 def test_a_definition_asks_only_for_keys_that_every_entry_has(name):
     entry = one(name, builders.instance())
     for each in POLLSTERS[name].definitions():
-        keys = {each[key] for key in each if key.endswith('_attribute')}
+        keys = {each[key] for key in each if key.endswith('_id_attribute')}
         assert keys | set(each['metadata_fields']) <= set(entry)
         assert isinstance(each['metadata_fields'], list)
+        assert each['value_attribute'].partition(']')[0][1:] in entry
 
 
 @BY_NAME
@@ -435,11 +520,48 @@ def test_a_definition_is_one_that_ceilometer_runs_on_compute_nodes(name):
         assert each['host_command'] == f'oie-pollster {name}'
         assert each['sample_type'] in ('gauge', 'cumulative')
         assert each['unit']
-        assert each['skip_sample_values'] == [None, '']
+        # Ceilometer compares it with the names of the meters too.
+        assert each['skip_sample_values'] == [None]
         assert 'next_sample_url_attribute' not in each
         with pytest.raises(SyntaxError):
             # Ceilometer gives it to eval() first; only a failure leaves it as it is.
             compile(each['host_command'], 'host_command', 'eval')
+
+
+def test_totals_are_of_an_instance_on_one_host():
+    """On another host they are others: one resource for both would jump at each migration."""
+    entry = one('usage', builders.instance())
+    assert entry['resource_id'] == f'{builders.UUID}-{builders.HOST}'
+    assert entry['instance_id'] == builders.UUID
+
+
+@pytest.mark.parametrize(
+    ('error', 'reason'),
+    [
+        ('', r'totals are kept by a running oie-exporter with \[ledger\] enabled only'),
+        ('the file is kept by process 7', 'the totals are not known: the file is kept by'),
+    ],
+)
+def test_totals_that_nobody_knows_are_refused_never_an_empty_list(error, reason):
+    unread = builders.usage_of(value=None, read_at=None, error=error)
+    with pytest.raises(exceptions.PollsterError, match=reason):
+        entries('usage', builders.instance(), usage=unread)
+
+
+def test_totals_of_an_instance_without_an_account_are_null():
+    entry = one('usage', builders.instance())
+    assert {entry[meter.field] for meter, _ in POLLSTERS['usage'].columns} == {None}
+    [entry] = entries('usage', i := builders.instance(), usage=builders.usage_of(i))
+    assert entry['cpu_time_ns'] == 41_500_000_000
+    assert entry['license_unit_seconds'] == 86_400.5
+
+
+def test_totals_tell_the_operating_system_as_texts():
+    instance = builders.instance()
+    [entry] = entries('usage', instance, guest_os={builders.UUID: builders.guest_os()})
+    assert (entry['os_distro'], entry['os_version_major']) == ('windows', '10')
+    [entry] = entries('usage', instance, guest_os=None)
+    assert (entry['os_distro'], entry['os_version_major']) == ('unknown', 'unknown')
 
 
 def test_fields_of_one_list_are_unique_and_no_metadata():

@@ -281,6 +281,12 @@ TYPICAL_DEFINITION = model.Definition(
             source=f'rbd:vms/{UUID}_disk',
             driver_format='raw',
             bus='virtio',
+            server=model.DiskServer(
+                protocol='rbd',
+                name=f'vms/{UUID}_disk',
+                hosts=('192.0.2.11:6789', '192.0.2.12:6789', '192.0.2.13:6789'),
+                user='nova',
+            ),
         ),
         model.DiskDevice(
             owner=TYPICAL_OWNER,
@@ -295,6 +301,7 @@ TYPICAL_DEFINITION = model.Definition(
             limits=(
                 model.DiskLimit(operation='total', unit='requests', is_burst=False, value=500),
             ),
+            backing=(),
         ),
     ),
     interfaces=(
@@ -594,6 +601,18 @@ class TestNovaMetadata:
         name = ' two\nlines, "quotes" and \\backslash\t'
         assert parse_metadata(f'<n:name>{name}</n:name>').name == name
 
+    @pytest.mark.parametrize(
+        ('channels', 'expected'),
+        [
+            ('', False),
+            ('<channel><target type="virtio" name="org.qemu.guest_agent.0"/></channel>', True),
+            ('<channel><target type="virtio" name="com.redhat.spice.0"/></channel>', False),
+            ('<channel/>', False),
+        ],
+    )
+    def test_a_channel_of_the_guest_agent_is_seen(self, channels, expected):
+        assert domain_xml.parse(domain(devices=channels)).has_agent_channel is expected
+
     def test_libosinfo_of_another_namespace_is_not_taken(self):
         metadata = '<l:libosinfo xmlns:l="http://example.org/"><l:os id="x"/></l:libosinfo>'
         assert domain_xml.parse(domain(metadata=metadata)).libosinfo_id == ''
@@ -748,6 +767,56 @@ class TestDisks:
             ('write', 'requests', False, 20),
             ('write', 'requests', True, 40),
         ]
+
+    def test_chain_below_a_disk_is_told_with_its_formats(self):
+        base = '<backingStore type="file"><format type="raw"/><source file="/b"/></backingStore>'
+        middle = (
+            '<backingStore type="block"><format type="qcow2"/><source dev="/dev/m"/>'
+            f'{base}</backingStore>'
+        )
+        chain = (('/dev/m', 'qcow2'), ('/b', 'raw'))
+        assert parse_disk(more=middle).backing == chain
+        assert parse_disk(more=middle.replace(base, f'{base}<x/>')).backing == chain
+
+    @pytest.mark.parametrize(
+        ('more', 'expected'),
+        [
+            ('', None),
+            ('<backingStore/>', ()),
+            ('<backingStore type="file"><source file="/b"/></backingStore>', (('/b', ''),)),
+            ('<backingStore type="file"><format type="raw"/></backingStore>', (('', 'raw'),)),
+        ],
+    )
+    def test_chain_that_is_not_told_differs_from_none(self, more, expected):
+        assert parse_disk(more=more).backing == expected
+
+    def test_endless_chain_is_cut(self):
+        more = '<backingStore type="file"><source file="/b"/>' * 40 + '</backingStore>' * 40
+        backing = parse_disk(more=more).backing
+        assert backing is not None
+        assert len(backing) == 16
+
+    def test_order_of_booting_is_told(self):
+        assert parse_disk(more='<boot order="2"/>').boot_order == 2
+        assert parse_disk().boot_order is None
+
+    def test_encryption_is_seen_wherever_it_stands(self):
+        inside = domain(disk().replace('<source />', '<source><encryption/></source>'))
+        assert domain_xml.parse(inside).disks[0].is_encrypted
+        assert parse_disk(more='<encryption format="luks"/>').is_encrypted
+        assert not parse_disk().is_encrypted
+
+    def test_servers_of_a_network_disk_are_told_with_its_user(self):
+        devices = (
+            '<disk type="network" device="disk"><target dev="vda"/>'
+            '<source protocol="rbd" name="p/i"><host name="mon1"/><host name="::1" port="1"/>'
+            '<host transport="unix" socket="/x"/><auth username="cinder"/></source></disk>'
+        )
+        [device] = domain_xml.parse(domain(devices)).disks
+        assert device.server == model.DiskServer(
+            protocol='rbd', name='p/i', hosts=('mon1', '[::1]:1'), user='cinder'
+        )
+        assert parse_disk().server is None
 
     def test_only_hard_disks_are_disks(self):
         kinds = ('cdrom', 'floppy', 'lun', 'disk')

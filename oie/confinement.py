@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""A process gives up, for good, what it does not need for reading a list.
+"""A process gives up, for good, what it does not need for the one thing it does.
 
 All of it holds before the first byte of a stranger is read. Sources: prctl(2),
 capabilities(7), capset(2), setrlimit(2), proc(5).
