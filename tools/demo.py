@@ -33,7 +33,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = pathlib.Path(sys.executable).parent
 NODE = ROOT / 'etc/oie/demo/node.xml'
 SYSTEM_URI = 'qemu:///system'
-POLLSTERS = ('instances', 'disks', 'vnics')
+POLLSTERS = ('instances', 'disks', 'vnics', 'flows', 'contacts', 'os', 'usage')
 START_SECONDS = 20.0
 
 CONFIG = """\
@@ -135,7 +135,8 @@ def show(url: str, config: pathlib.Path, uri: str, *, is_once: bool) -> None:
     for name in POLLSTERS:
         command = [BIN / 'oie-pollster', name, '--config-file', config]
         print(f'$ oie-pollster {name}', flush=True)
-        subprocess.run(command, check=True)  # noqa: S603
+        # A list that cannot be had here, flows without the right, says so in a sentence.
+        subprocess.run(command, check=False)  # noqa: S603
         print()
     with urllib.request.urlopen(f'{url}/metrics', timeout=5) as answer:  # noqa: S310
         text = answer.read().decode()

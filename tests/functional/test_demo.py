@@ -30,8 +30,10 @@ def test_demo_prints_every_list_and_a_scrape(laboratory: None) -> None:
 
     lists, scrape = _demo('--uri', uri)
 
-    assert len(lists['instances']) == len(scrape.instances()) == 4
-    assert len({entry['project_id'] for entry in lists['instances']} - {''}) == 2
+    assert len(scrape.instances()) == 4
+    # Nova did not start one of them, so nobody pays for it.
+    assert len(lists['instances']) == len(lists['os']) == len(lists['usage']) == 3
+    assert len({entry['project_id'] for entry in lists['instances']}) == 2
     assert scrape.value('oie_libvirt_up') == 1
     assert all(entry['read_bytes'] is not None for entry in lists['disks'])
 
@@ -40,7 +42,7 @@ def test_demo_finds_guests_by_itself(laboratory: None) -> None:
     lists, scrape = _demo()
 
     assert lists['instances']
-    assert scrape.instances() == {entry['resource_id'] for entry in lists['instances']}
+    assert scrape.instances() >= {entry['resource_id'] for entry in lists['instances']}
 
 
 def test_demo_shows_the_guests_of_a_real_libvirtd(
@@ -69,6 +71,7 @@ def _demo(*arguments: str) -> tuple[dict[str, list[dict[str, str]]], exporters.S
     assert 'Traceback' not in done.stderr
     _, *parts = done.stdout.split('\n$ ')
     answers = dict(part.split('\n', 1) for part in parts)
-    lists = {name: json.loads(answers[f'oie-pollster {name}']) for name in exporters.POLLSTERS}
+    names = (*exporters.POLLSTERS, 'contacts', 'os', 'usage')
+    lists = {name: json.loads(answers[f'oie-pollster {name}']) for name in names}
     (scrape,) = (text for command, text in answers.items() if command.startswith('curl'))
     return lists, exporters.Scrape(scrape, 0)
