@@ -283,7 +283,7 @@ RATED = (
         'GiB*h',
         f'1/{1024 * 3600}',
         'oie.usage.memory.mb.seconds',
-        'oie_instance_usage_memory_mb_seconds_total',
+        'oie_instance_usage_memory_mebibyte_seconds_total',
         '0.005',
     ),
     Rated(

@@ -63,7 +63,7 @@ USAGE: tuple[base.Column, ...] = (
         'Plugged vCPUs of the instance times the seconds in which it was seen to exist.',
     ),
     _meter(
-        'oie_instance_usage_memory_mb_seconds_total',
+        'oie_instance_usage_memory_mebibyte_seconds_total',
         'oie.usage.memory.mb.seconds',
         'memory_mb_seconds',
         'MB.s',

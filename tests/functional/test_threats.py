@@ -246,7 +246,10 @@ def test_ceilometer_makes_samples_of_the_contacts(
     station.router.flush()
     totals = contacts.totals(station.exporter.next_scrape(), station.lists)
 
-    polled = poll(station.exporter, ('oie.threat.contacts', 'oie.threat.contacts.active'))
+    polled = poll(
+        station.exporter,
+        ('oie.{contacts_cumulative_contact}', 'oie.{contacts_gauge_contact}'),
+    )
 
     assert polled.errors == []
     samples = polled.of('oie.threat.contacts', counter_type='cumulative', counter_unit='contact')

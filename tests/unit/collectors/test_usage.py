@@ -36,7 +36,7 @@ def test_every_total_is_a_series_of_its_instance():
     assert {name.removeprefix(PREFIX): values[labels] for name, values in found.items()} == {
         'cpu_seconds_total': 41.5,
         'vcpu_seconds_total': 2 * 86400,
-        'memory_mb_seconds_total': 4096 * 86400,
+        'memory_mebibyte_seconds_total': 4096 * 86400,
         'license_unit_seconds_total': 86400.5,
         'disk_read_bytes_total': 7 * builders.GIB,
         'disk_read_requests_total': 701,

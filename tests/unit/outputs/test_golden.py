@@ -48,8 +48,6 @@ PROMTOOL = {
         'metric names should not contain abbreviated units': (
             'libvirt_nova_instance_memory_alloc_kb',
             'libvirt_nova_instance_memory_used_kb',
-            # Gnocchi's word for it, and what a bill says.
-            'oie_instance_usage_memory_mb_seconds_total',
         ),
         'non-histogram and non-summary metrics should not have "_count" suffix': (
             'libvirt_nova_instance_vcpu_count',
