@@ -13,10 +13,14 @@
 """What the HTTP endpoint and the pollsters' socket answer: ready bytes of the service."""
 
 from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Mapping
 import functools
 import html
+import itertools
 import os
+import threading
 import time
 from typing import Protocol
 
@@ -24,6 +28,11 @@ from oie import exceptions
 from oie import model
 from oie import service
 from oie import web
+
+# Prometheus spells them so, and node_exporter made them known.
+COLLECT, EXCLUDE = 'collect[]', 'exclude[]'
+# Selections that are kept ready; each costs about as much memory as the whole.
+_MOST_SELECTIONS = 8
 
 
 class Exposition(Protocol):
@@ -54,6 +63,8 @@ class Endpoint:
     :param first: what is served until the first cycle is done, and when no
         cycle is done any more
     :param max_age: seconds after which the latest complete cycle is too old
+    :param collectors: names that a scrape may select by
+    :param render: writes down what was selected; from several threads, one after the other
     """
 
     def __init__(
@@ -65,6 +76,8 @@ class Endpoint:
         telemetry_path: str,
         pollsters: Mapping[str, Pollster],
         max_age: Callable[[], float],
+        collectors: Collection[str] = (),
+        render: Callable[[Iterable[model.Family]], Exposition] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._published = published
@@ -73,13 +86,18 @@ class Endpoint:
         self._telemetry_path = telemetry_path
         self._pollsters = pollsters
         self._max_age = max_age
+        self._collectors = frozenset(collectors)
+        self._render = render
         self._clock = clock
+        self._lock = threading.Lock()
+        self._selected_of: service.Publication | None = None
+        self._selections: dict[frozenset[str], Exposition] = {}
 
     def tcp_routes(self) -> web.Routes:
         """Return what Prometheus and probes may ask."""
         return {
             '/': {'GET': web.Route(self.landing)},
-            self._telemetry_path: {'GET': web.Route(self.metrics)},
+            self._telemetry_path: {'GET': web.Route(self.metrics, is_slow=_may_select)},
             '/healthz': {'GET': web.Route(lambda _request: _line(200, 'ok'))},
             '/readyz': {'GET': web.Route(self.ready)},
         }
@@ -95,16 +113,56 @@ class Endpoint:
 
     def metrics(self, request: web.Request) -> web.Response:
         """Return the exposition of the latest cycle, never one that is too old."""
+        wanted = self._wanted(request)
         published = self._published()
         if published is None or self._is_old(published.snapshot.taken_at):
             exposition = self._first()
-        else:
+        elif wanted is None or self._render is None:
             exposition = published.exposition
+        else:
+            exposition = self._selected(published, wanted, self._render)
         headers: tuple[tuple[str, str], ...] = (('Vary', 'Accept-Encoding'),)
         body = exposition.text
         if request.accepts_gzip():
             headers, body = (('Content-Encoding', 'gzip'), *headers), exposition.gzipped
         return web.Response(body=body, content_type=self._content_type, headers=headers)
+
+    def _wanted(self, request: web.Request) -> frozenset[str] | None:
+        """Return the collectors that the query asks for, None for all.
+
+        :raises RequestError: one of them is unknown, or the query names and excludes
+        """
+        if not _may_select(request):
+            return None
+        fields = request.parameters()
+        collect, exclude = (frozenset(fields.get(name, ())) for name in (COLLECT, EXCLUDE))
+        if collect and exclude:
+            raise web.RequestError(400, f'{COLLECT} and {EXCLUDE} exclude each other')
+        unknown = (collect | exclude) - self._collectors
+        if unknown:
+            raise web.RequestError(400, f'there is no collector {min(unknown)!a} here')
+        if not (collect or exclude):
+            return None
+        return collect or self._collectors - exclude
+
+    def _selected(
+        self,
+        published: service.Publication,
+        wanted: frozenset[str],
+        render: Callable[[Iterable[model.Family]], Exposition],
+    ) -> Exposition:
+        """Return what some collectors gave, written down once in a cycle."""
+        with self._lock:
+            if self._selected_of is not published:
+                self._selected_of, self._selections = published, {}
+            found = self._selections.get(wanted)
+            if found is None:
+                given = (published.families.get(name, ()) for name in sorted(wanted))
+                found = render(itertools.chain.from_iterable(given))
+                if len(self._selections) >= _MOST_SELECTIONS:
+                    del self._selections[next(iter(self._selections))]
+                self._selections[wanted] = found
+            return found
 
     def ready(self, _request: web.Request) -> web.Response:
         """Return 200 while the latest complete cycle is young enough."""
@@ -147,6 +205,11 @@ class Endpoint:
         page = _PAGE.format(path=html.escape(self._telemetry_path), state=html.escape(state))
         body = page.encode(errors='replace')
         return web.Response(body=body, content_type='text/html; charset=utf-8')
+
+
+def _may_select(request: web.Request) -> bool:
+    """Return whether a scrape may want a part, which must be written down first."""
+    return bool(request.query)
 
 
 def may_poll(gid: int, proc: str = '/proc') -> Callable[[web.Peer], bool]:

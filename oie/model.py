@@ -848,6 +848,11 @@ class WebStatistics:
     requests: Mapping[str, int] = dataclasses.field(default_factory=dict)
     dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
     connections: int | None = None
+    # None where there is no web configuration file.
+    config_is_ok: bool | None = None
+    config_errors: int | None = None
+    # None while nothing listens.
+    is_public_without_authentication: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

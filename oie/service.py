@@ -90,6 +90,8 @@ class Publication:
 
     snapshot: model.Snapshot
     exposition: Any
+    # What each collector gave.
+    families: Mapping[str, list[model.Family]] = dataclasses.field(default_factory=dict)
 
 
 class Service:
@@ -118,6 +120,8 @@ class Service:
         wait: Callable[[float], object] | None = None,
     ) -> None:
         self.published: Publication | None = None
+        # Cycles that are over, well or not.
+        self.ended = 0
         self._source = source
         self._collectors = collectors
         self._renderer = renderer
@@ -130,6 +134,7 @@ class Service:
         self._notes: dict[str, collectors_base.Notes] = {name: {} for name in collectors}
         self._previous: model.Snapshot | None = None
         self._cycle = model.CycleStatistics()
+        self._families: dict[str, list[model.Family]] = {}
         self._last_good_end: float | None = None
         self._seconds = 0.0
         self._shown: frozenset[str] = frozenset()
@@ -144,6 +149,11 @@ class Service:
         """Run cycles in a thread of their own until ``stop``."""
         self._thread = threading.Thread(target=self.run, name='oie-cycle', daemon=True)
         self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
 
     def run(self) -> None:
         """Run cycles at fixed times; one that lasts too long skips the times it missed."""
@@ -181,6 +191,7 @@ class Service:
             self._failures.report('cycle', 'failed', repr(exc))
             LOG.debug('cycle failed', exc_info=True)
             self._cycle = dataclasses.replace(self._cycle, errors=self._cycle.errors + 1)
+        self.ended += 1
 
     def collect(self, started: float) -> model.Snapshot:
         """Read the sources; what has expired is left out."""
@@ -218,11 +229,13 @@ class Service:
         The collector named ``exporter`` comes last and tells of the others.
         """
         groups = dict(snapshot.cycle.groups)
+        self._families = {}
         for name in sorted(self._collectors, key=lambda name: name == 'exporter'):
             begun = self._clock.monotonic()
             if name == 'exporter':
                 snapshot = self._with_cycle(snapshot, groups, begun - started)
             families, is_success = self._collect_from(name, snapshot)
+            self._families[name] = families
             yield from families
             last = groups.get(name, _NO_HEALTH)
             groups[name] = model.GroupHealth(
@@ -237,7 +250,7 @@ class Service:
         """Render once and swap the reference that everybody reads."""
         begun = self._clock.monotonic()
         exposition = self._renderer.render(iter(families))
-        self.published = Publication(snapshot, exposition)
+        self.published = Publication(snapshot, exposition, self._families)
         self._previous = snapshot
         self._cycle = dataclasses.replace(
             self._cycle, render_seconds=self._clock.monotonic() - begun

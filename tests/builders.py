@@ -629,7 +629,12 @@ def node() -> model.Snapshot:
         threats=listed(scanning.definition, quiet.definition),
         cycle=cycle(),
         web=model.WebStatistics(
-            requests={'2xx': 12, '4xx': 1}, dropped={'slow': 2}, connections=3
+            requests={'2xx': 12, '4xx': 1},
+            dropped={'slow': 2},
+            connections=3,
+            config_is_ok=True,
+            config_errors=4,
+            is_public_without_authentication=False,
         ),
     )
 

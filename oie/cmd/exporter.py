@@ -12,13 +12,15 @@
 
 """oie-exporter: the daemon that collects and serves."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import importlib.metadata
 import logging
 import os
+import queue
 import signal
+import socket
 import sys
-import threading
 
 from oslo_config import cfg
 
@@ -28,6 +30,11 @@ from oie import exceptions
 from oie import model
 from oie import service
 from oie import web
+from oie.cmd import log_level
+from oie.cmd import reloading
+from oie.cmd import report
+from oie.cmd import rights
+from oie.cmd import service_manager
 from oie.cmd import threat_wiring
 from oie.cmd import wiring
 from oie.collectors import exporter as own_figures
@@ -36,17 +43,22 @@ from oie.outputs import prometheus
 LOG = logging.getLogger(__name__)
 PROG = 'oie-exporter'
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+# Seconds from one look at the threads, and for the service manager, to the next.
+_LOOK_INTERVAL = 0.5
+
+Wishes = queue.SimpleQueue[int]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; return the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
     try:
-        conf = wiring.load(
-            sys.argv[1:] if argv is None else argv,
-            PROG,
-            version=importlib.metadata.version('oie'),
-        )
+        conf = load(arguments)
+        values = reloading.values_of(conf)
         config.setup_logging(conf)
-        return run(conf)
+        level = log_level.LogLevel(reloading.level_of(values))
+        return run(conf, reloading.Reloader(values, lambda: load(arguments), level), level)
     except exceptions.ConfigError as exc:
         config.fail(PROG, exc)
     except exceptions.OieError as exc:
@@ -54,32 +66,77 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def run(conf: cfg.ConfigOpts) -> int:
-    """Start everything, wait for a signal, stop everything."""
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    daemon = Daemon(conf)
-    signal.signal(signal.SIGHUP, lambda *_: daemon.reopen_logs())
+def load(argv: Sequence[str]) -> cfg.ConfigOpts:
+    """Return the options by command line and files.
+
+    :raises ConfigError: one of them is wrong
+    """
+    return wiring.load(argv, PROG, version=importlib.metadata.version('oie'))
+
+
+def run(conf: cfg.ConfigOpts, reloader: reloading.Reloader, level: log_level.LogLevel) -> int:
+    """Start everything, do what signals ask for, stop everything."""
+    wishes: Wishes = queue.SimpleQueue()
+    for number in _SIGNALS:
+        # Only noted: a handler runs in the middle of anything. To put is safe there.
+        signal.signal(number, lambda got, _frame: wishes.put(got))
+    daemon = Daemon(conf, level)
+    heartbeat = daemon.heartbeat(service_manager.ServiceManager())
     daemon.start()
     LOG.info('%s %s runs', PROG, importlib.metadata.version('oie'))
-    stopping.wait()
+    try:
+        status = serve(daemon, wishes, reloader, heartbeat)
+    except Exception:
+        # Else the process would wait for threads that hang, and nobody would start it anew.
+        LOG.exception('%s ends', PROG)
+        status = 1
+    heartbeat.stop()
     daemon.stop()
     LOG.info('%s stopped', PROG)
     logging.shutdown()
     # A libvirt call that hangs holds a thread that nothing can end.
-    os._exit(0)
+    os._exit(status)
+
+
+def serve(
+    daemon: 'Daemon',
+    wishes: Wishes,
+    reloader: reloading.Reloader,
+    heartbeat: service_manager.Heartbeat,
+) -> int:
+    """Do what signals ask for until one ends it; return the exit status, 1 where a part died."""
+    while True:
+        heartbeat.beat()
+        dead = daemon.dead_part()
+        if dead:
+            LOG.error('%s died; the exporter ends so that it is started anew', dead)
+            return 1
+        try:
+            number = wishes.get(timeout=_LOOK_INTERVAL)
+        except queue.Empty:
+            continue
+        if number == signal.SIGHUP:
+            daemon.reopen_logs()
+            reloader.reload()
+        elif number == signal.SIGUSR2:
+            daemon.report()
+        else:
+            return 0
 
 
 class Daemon:
     """The service and its endpoint, wired by the options."""
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, level: log_level.LogLevel) -> None:
+        self._conf = conf
+        self._level = level
         renderer = prometheus.Renderer()
+        collectors = wiring.collectors(conf)
+        self._guard = wiring.web_guard(conf)
         self._watch = threat_wiring.watch(conf)
         self._service = service.Service(
             wiring.instances_source(conf),
-            wiring.collectors(conf),
+            collectors,
             renderer,
             hostname=wiring.hostname(conf),
             interval=conf.collector.interval,
@@ -94,6 +151,8 @@ class Daemon:
             telemetry_path=conf.exporter.telemetry_path,
             pollsters=wiring.pollsters(conf=conf),
             max_age=self._service.max_age,
+            collectors=collectors,
+            render=lambda families: prometheus.Renderer().render(families),
         )
         self._server = web.Server(self._listeners(conf))
 
@@ -103,6 +162,15 @@ class Daemon:
         :raises WebError: an address cannot be had
         """
         self._server.start()
+        if self._is_exposed():
+            # An error, because somebody must act: by default nothing below is logged.
+            LOG.error(
+                '%s: other hosts can read tenants and addresses here; set [exporter] '
+                'web_config_file with TLS and authentication',
+                ', '.join(self.addresses),
+            )
+        for lost in rights.lost(self._conf, rights.read_status()):
+            LOG.error('%s', lost)
         self._service.start()
 
     def stop(self) -> None:
@@ -111,9 +179,31 @@ class Daemon:
         self._service.stop(1.0)
 
     def reopen_logs(self) -> None:
-        """Open the threat log anew; in a signal handler, so it only asks for it."""
+        """Open the files of the log and of the threat log anew: somebody rotated them."""
+        reloading.reopen_log_files()
         if self._watch is not None:
             self._watch.reopen_log()
+
+    def report(self) -> None:
+        """Write what the process is doing to stderr."""
+        version = importlib.metadata.version('oie')
+        report.write(self._conf, version, self._service.published)
+
+    def heartbeat(self, manager: service_manager.ServiceManager) -> service_manager.Heartbeat:
+        """Return what tells the service manager of the cycles."""
+        return service_manager.Heartbeat(
+            manager,
+            interval=self._conf.collector.interval,
+            ended=lambda: self._service.ended,
+            completed=lambda: self._service.published,
+            status=lambda: self._endpoint.problem() or 'all is read',
+        )
+
+    def dead_part(self) -> str:
+        """Return the name of a part whose thread ended by itself, empty while all run."""
+        if not self._service.is_running:
+            return 'the thread of the cycles'
+        return '' if self._server.is_running else 'the thread of the endpoint'
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -121,23 +211,65 @@ class Daemon:
         return self._server.addresses
 
     def _listeners(self, conf: cfg.ConfigOpts) -> list[web.Listener]:
-        routes = self._endpoint.tcp_routes()
-        listeners: list[web.Listener] = [
-            web.TcpListener(address.host, address.port, routes)
+        passed = web.passed()
+        return [
+            *(self._passed_tcp(passed) or self._tcp(conf)),
+            *(self._passed_unix(conf, passed) or self._unix(conf)),
+        ]
+
+    def _tcp(self, conf: cfg.ConfigOpts) -> list[web.Listener]:
+        routes = self._tcp_routes()
+        return [
+            web.TcpListener(address.host, address.port, routes, guard=self._guard)
             for address in conf.exporter.listen_address
         ]
-        if conf.exporter.socket_path:
-            listeners.append(self._socket(conf))
-        return listeners
 
-    def _socket(self, conf: cfg.ConfigOpts) -> web.UnixListener:
-        group = conf.exporter.socket_group
-        return web.UnixListener(
-            conf.exporter.socket_path,
-            self._endpoint.socket_routes(),
-            authorize=endpoint.may_poll(web.group_id(group) if group else os.getegid()),
-            group=group or None,
+    def _passed_tcp(self, passed: Sequence[socket.socket]) -> list[web.Listener]:
+        """Return the sockets that stand in the place of ``listen_address``."""
+        routes = self._tcp_routes()
+        return [
+            web.PassedListener(each, routes, guard=self._guard)
+            for each in passed
+            if each.family != socket.AF_UNIX
+        ]
+
+    def _unix(self, conf: cfg.ConfigOpts) -> list[web.Listener]:
+        if not conf.exporter.socket_path:
+            return []
+        return [
+            web.UnixListener(
+                conf.exporter.socket_path,
+                self._socket_routes(),
+                authorize=_may_poll(conf),
+                group=conf.exporter.socket_group or None,
+            )
+        ]
+
+    def _passed_unix(
+        self, conf: cfg.ConfigOpts, passed: Sequence[socket.socket]
+    ) -> list[web.Listener]:
+        """Return the sockets that stand in the place of ``socket_path``."""
+        routes, authorize = self._socket_routes(), _may_poll(conf)
+        return [
+            web.PassedListener(each, routes, authorize)
+            for each in passed
+            if each.family == socket.AF_UNIX
+        ]
+
+    def _tcp_routes(self) -> web.Routes:
+        guard = self._guard
+        debug = log_level.LogLevelRoutes(
+            self._level, is_authenticated=lambda: guard is not None and guard.authenticates
         )
+        return {**self._endpoint.tcp_routes(), **debug.routes()}
+
+    def _socket_routes(self) -> web.Routes:
+        debug = log_level.LogLevelRoutes(self._level)
+        return {**self._endpoint.socket_routes(), **debug.routes()}
+
+    def _is_exposed(self) -> bool:
+        """Return whether other hosts reach the endpoint without TLS and authentication."""
+        return self._server.is_public() and not (self._guard and self._guard.is_complete)
 
     def _web_statistics(self) -> model.WebStatistics:
         found = self._server.statistics()
@@ -148,7 +280,15 @@ class Daemon:
             requests=requests,
             dropped=found.dropped,
             connections=sum(found.connections.values()),
+            config_is_ok=self._guard.is_ok if self._guard else None,
+            config_errors=self._guard.errors if self._guard else None,
+            is_public_without_authentication=self._is_exposed(),
         )
+
+
+def _may_poll(conf: cfg.ConfigOpts) -> Callable[[web.Peer], bool]:
+    group = conf.exporter.socket_group
+    return endpoint.may_poll(web.group_id(group) if group else os.getegid())
 
 
 def first_exposition() -> prometheus.Exposition:

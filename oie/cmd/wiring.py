@@ -37,6 +37,7 @@ from oie.sources.zone_maps import kept
 if TYPE_CHECKING:
     from oie import threats
     from oie.ledger import reader as ledger_reader
+    from oie.web import protection
 
 LOG = logging.getLogger(__name__)
 
@@ -113,6 +114,22 @@ def readers(
         'ledger': ledger(conf, guests.license_units if guests else None),
     }
     return {name: reader for name, reader in made.items() if reader is not None}
+
+
+def web_guard(conf: cfg.ConfigOpts) -> 'protection.Guard | None':
+    """Return what the web configuration file demands, None where there is none.
+
+    :raises ConfigError: the file is wrong
+    """
+    if not conf.exporter.web_config_file:
+        return None
+    # YAML and TLS cost who does not need them 2 MB and 40 ms.
+    from oie.web import protection
+
+    try:
+        return protection.Guard(conf.exporter.web_config_file)
+    except exceptions.WebError as exc:
+        raise exceptions.ConfigError(f'[exporter] web_config_file: {exc}') from exc
 
 
 def flow_reader(

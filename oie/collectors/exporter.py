@@ -145,6 +145,22 @@ HTTP_DROPPED = _meter(
 HTTP_CONNECTIONS = _meter(
     'oie_exporter_http_connections', 'connection', 'Connections open at present.'
 )
+WEB_CONFIG_OK = _meter(
+    'oie_exporter_web_config_ok',
+    '1',
+    'Whether the web configuration file, as it is now, is in force; 0: an older state of it.',
+)
+WEB_CONFIG_ERRORS = _meter(
+    'oie_exporter_web_config_reload_errors_total',
+    'reload',
+    'Times the web configuration file had changed and could not be used.',
+    kind=CUMULATIVE,
+)
+PUBLIC_WITHOUT_AUTHENTICATION = _meter(
+    'oie_exporter_public_without_authentication',
+    '1',
+    'Whether other hosts can reach the endpoint, but it has not both TLS and authentication.',
+)
 
 
 class ExporterCollector(base.Collector):
@@ -174,6 +190,9 @@ class ExporterCollector(base.Collector):
         HTTP_REQUESTS,
         HTTP_DROPPED,
         HTTP_CONNECTIONS,
+        WEB_CONFIG_OK,
+        WEB_CONFIG_ERRORS,
+        PUBLIC_WITHOUT_AUTHENTICATION,
     )
 
     def collect(
@@ -224,6 +243,14 @@ def _http(web: model.WebStatistics) -> Iterator[model.Family]:
     yield from base.family(HTTP_REQUESTS, ((model.Labels.of(status=s), n) for s, n in requests))
     yield from base.family(HTTP_DROPPED, ((model.Labels.of(reason=r), n) for r, n in dropped))
     yield from base.single(HTTP_CONNECTIONS, web.connections)
+    yield from base.single(WEB_CONFIG_OK, _as_number(web.config_is_ok))
+    yield from base.single(WEB_CONFIG_ERRORS, web.config_errors)
+    exposed = web.is_public_without_authentication
+    yield from base.single(PUBLIC_WITHOUT_AUTHENTICATION, _as_number(exposed))
+
+
+def _as_number(truth: bool | None) -> int | None:
+    return None if truth is None else int(truth)
 
 
 def build_info() -> Iterator[model.Family]:

@@ -36,6 +36,8 @@ PluginNames = option_types.PluginNames
 SocketPath = option_types.SocketPath
 Thresholds = option_types.Thresholds
 
+LOG_LEVELS = tuple(logs.LEVELS)
+
 fail = loading.fail
 load = loading.load
 register = loading.register

@@ -66,6 +66,19 @@ EXPORTER_OPTS = (
         f'metrics_path of the scrape job. Taken are {", ".join(RESERVED_PATHS)}.',
     ),
     cfg.Opt(
+        'web_config_file',
+        type=option_types.FilePath(),
+        default='',
+        help='File with TLS, client certificates, passwords, headers and a rate limit for all '
+        'addresses of listen_address, in the format of web.config.file of the exporters of '
+        'Prometheus; the same file works for both. It and the certificates are read again when '
+        'they change, within a second; a file that turns bad changes nothing and sets '
+        'oie_exporter_web_config_ok to 0. A TLS handshake costs about a millisecond, a password '
+        'a tenth of a second once. Name a file wherever listen_address is reachable from other '
+        'hosts. Relative paths in it begin at its own directory. Empty: no TLS and no '
+        'authentication.',
+    ),
+    cfg.Opt(
         'metric_sets',
         type=option_types.Names(
             {

@@ -28,6 +28,7 @@ from oie.config import core_options
 from oie.config import files
 from oie.config import logs
 from oie.config import messages
+from oie.config import secrets
 
 DEFAULT_FILE = '/etc/oie/oie.conf'
 DEFAULT_DIRECTORY = '/etc/oie/oie.conf.d'
@@ -60,7 +61,8 @@ def load(
     :param groups: gives the options of the plugins, see plugins.option_groups(); what the
         files say decides about groups that operators name themselves
     :param extra_cli: arguments of this program alone; files cannot set them
-    :raises ConfigError: anything is wrong; the text is one line with place, option and value
+    :raises ConfigError: anything is wrong, or others may read a file with secrets; the text is
+        one line with place, option and value
     :raises SystemExit: the command line asked for help or the version
     """
     conf = cfg.ConfigOpts()
@@ -73,6 +75,7 @@ def load(
     found = list(files.read(named or present))
     options = register(conf, groups(found))
     settings = checks.check_files(found, options)
+    secrets.check(settings, options)
     _parse(conf, argv, prog, version, present)
     checks.check_values(conf, settings, options)
     return conf

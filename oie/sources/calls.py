@@ -27,6 +27,7 @@ import time
 from typing import Any
 from typing import Generic
 from typing import TypeVar
+import weakref
 
 from oie import exceptions
 from oie import model
@@ -37,6 +38,9 @@ T = TypeVar('T')
 # comes within microseconds of an answer, until the next keepalive message wakes it: 10 of 39
 # beside a stuck call, none of 1500 after 0.2 ms (libvirt 9.0.0, two CPUs, November 2026).
 PAUSE = 0.001
+
+# All that are in use, for the report of what the process is doing.
+_POOLS: 'weakref.WeakSet[Calls]' = weakref.WeakSet()
 
 
 class Call(Generic[T]):
@@ -102,6 +106,7 @@ class Calls:
         self._is_closed = False
         self._statistics: dict[str, model.CallStatistics] = {}
         self._timeouts: collections.Counter[str] = collections.Counter()
+        _POOLS.add(self)
 
     @property
     def free(self) -> int:
@@ -114,6 +119,12 @@ class Calls:
         """How many calls nobody waits for any more are still under way."""
         with self._lock:
             return sum(call.is_abandoned for call in self._in_flight)
+
+    def under_way(self) -> list[tuple[str, Call[Any]]]:
+        """Return the calls that have not returned, the oldest first, with the name of the pool."""
+        with self._lock:
+            found = [(self._name, call) for call in self._in_flight]
+        return sorted(found, key=lambda pair: pair[1].started)
 
     def start(
         self,
@@ -219,3 +230,8 @@ class Calls:
         call._returned.set()
         if call._on_return is not None:
             call._on_return(call)
+
+
+def under_way() -> list[tuple[str, Call[Any]]]:
+    """Return the calls of all pools that have not returned, with the names of their pools."""
+    return [found for pool in list(_POOLS) for found in pool.under_way()]

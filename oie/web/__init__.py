@@ -16,10 +16,12 @@
 a Request and give a Response. The package knows nothing of metrics.
 """
 
+from oie.web.activation import passed
 from oie.web.limits import Limits
 from oie.web.listeners import group_id
 from oie.web.listeners import Listener
 from oie.web.listeners import parse_address
+from oie.web.listeners import PassedListener
 from oie.web.listeners import TcpListener
 from oie.web.listeners import UnixListener
 from oie.web.messages import Peer
@@ -36,6 +38,7 @@ __all__ = (
     'Handler',
     'Limits',
     'Listener',
+    'PassedListener',
     'Peer',
     'Request',
     'RequestError',
@@ -48,4 +51,5 @@ __all__ = (
     'UnixListener',
     'group_id',
     'parse_address',
+    'passed',
 )

@@ -19,6 +19,7 @@ import logging
 import socket
 import struct
 from typing import cast
+from typing import TYPE_CHECKING
 
 import h11
 
@@ -28,16 +29,23 @@ from oie.web import register as web_register
 from oie.web import routes
 from oie.web import wire
 
+if TYPE_CHECKING:
+    from oie.web import tls
+
 LOG = logging.getLogger(__name__)
 
 # What a peer that does not read costs us in memory, besides the buffers of the kernel.
 WRITE_BYTES = 256 * 1024
+_NOT_TLS = (
+    b'HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n'
+    b'this port speaks HTTPS, not HTTP\n'
+)
 
 Phase = web_register.Phase
 
 
 class Connection(asyncio.Protocol):
-    """A peer's connection. TLS will be one more phase, before the head (loop.start_tls)."""
+    """A peer's connection; TLS is one more phase, before the first head."""
 
     def __init__(
         self,
@@ -49,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._register = register
         self._limits = register.limits
         self._seconds = {
+            Phase.HANDSHAKE: self._limits.handshake_seconds,
             Phase.HEAD: self._limits.head_seconds,
             Phase.BODY: self._limits.body_seconds,
             Phase.WRITE: self._limits.write_seconds,
@@ -61,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._phase: Phase | None = None
         self._buffer = bytearray()
         self._head: h11.Request | None = None
+        self._tls: tls.Channel | None = None
         self._is_half_closed = False
         self._unsent: memoryview | None = None
         self._is_blocked = False
@@ -69,23 +79,56 @@ class Connection(asyncio.Protocol):
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with a head."""
+        """Begin with a handshake or a head."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=0)  # blocked = the kernel has not got all
         self._peer = _peer(self._transport)
         self._register.admit()
-        self._enter(Phase.HEAD)
+        guard = self._listener.guard
+        self._tls = guard.channel() if guard else None
+        if self._tls is None:
+            self._enter(Phase.HEAD)
+        else:
+            self._enter(Phase.HANDSHAKE)
+            self._register.limit_handshakes()
 
     def data_received(self, data: bytes) -> None:
         """Take what has come; nobody may send on and on while answered."""
         if self._phase is Phase.LINGER:
             return
+        if self._tls is None:
+            self._accept(data)
+            return
+        plain = self._decrypt(self._tls, data)
+        ends = self._tls.is_ended and not self._is_half_closed
+        self._is_half_closed |= ends
+        if plain:
+            self._accept(plain)
+        elif ends and not self.eof_received():
+            self._end()
+
+    def _accept(self, data: bytes) -> None:
         self._buffer += data
         if self._phase is Phase.WRITE:
             self._transport.pause_reading()
         elif self._phase is Phase.IDLE:
             self._enter(Phase.HEAD)
         self._advance()
+
+    def _decrypt(self, channel: 'tls.Channel', data: bytes) -> bytes:
+        """Return the plain text; go on with the handshake, or give up."""
+        try:
+            plain = channel.receive(data)
+        except messages.HandshakeError as exc:
+            LOG.debug('%s: %s', self._peer.address, exc)
+            self._register.dropped['tls_failed'] += 1
+            self._transport.write(_NOT_TLS if exc.is_plain else channel.outgoing())
+            self._transport.close()
+            return b''
+        self._transport.write(channel.outgoing())
+        if self._phase is Phase.HANDSHAKE and channel.is_open:
+            self._enter(Phase.HEAD)
+        return plain
 
     def eof_received(self) -> bool:
         """Close, or go on writing to a peer that only has no more to ask."""
@@ -159,7 +202,7 @@ class Connection(asyncio.Protocol):
                 self._register.admit_request()
                 self._answer(request)
             elif self._is_half_closed:
-                self._transport.close()
+                self._end()
         except messages.RequestError as exc:
             self._refuse(exc)
 
@@ -187,17 +230,36 @@ class Connection(asyncio.Protocol):
         self._enter(Phase.BODY)
         if self._parser.they_are_waiting_for_100_continue and not self._buffer:
             go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b'Continue')
-            self._transport.write(self._parser.send(go_on))
+            self._write(self._parser.send(go_on))
 
     # Answers.
 
     def _answer(self, request: messages.Request) -> None:
         self._enter(Phase.WRITE)
+        guard = self._listener.guard
+        verdict = guard.judge(request) if guard else None
+        if isinstance(verdict, asyncio.Future):
+            verdict.add_done_callback(functools.partial(self._answer_judged, request))
+        elif verdict is not None:
+            self._send(request.path, verdict)
+        else:
+            self._dispatch(request)
+
+    def _answer_judged(self, request: messages.Request, verdict: 'asyncio.Future[bool]') -> None:
+        guard = self._listener.guard
+        if self._phase is not Phase.WRITE or guard is None:
+            return
+        if verdict.result():
+            self._dispatch(request)
+        else:
+            self._send(request.path, guard.unauthorized())
+
+    def _dispatch(self, request: messages.Request) -> None:
         if self._listener.authorize(request.peer):
             route = routes.find(self._listener.routes, request)
         else:
             route = routes.Route(lambda _: messages.sentence(403))
-        if not route.is_slow:
+        if not route.is_slow_for(request):
             self._send(request.path, self._register.run(route, request))
             return
         run = functools.partial(self._register.run, route, request)
@@ -213,12 +275,14 @@ class Connection(asyncio.Protocol):
         known = path if path in self._listener.routes else ''
         self._register.requests[known, f'{response.status // 100}xx'] += 1
         body = b'' if self._is_bodiless(response) else response.body
-        head = self._parser.send(wire.encode_head(response))
+        guard = self._listener.guard
+        more = guard.headers if guard else ()
+        head = self._parser.send(wire.encode_head(response, more))
         self._parser.send_with_data_passthrough(h11.Data(data=body))  # it counts, we write
         self._parser.send(h11.EndOfMessage())
         self._head = None
         self._unsent = memoryview(body)[WRITE_BYTES:]
-        self._transport.write(b''.join((head, memoryview(body)[:WRITE_BYTES])))
+        self._write(b''.join((head, memoryview(body)[:WRITE_BYTES])))
         self._pump()
 
     def _is_bodiless(self, response: messages.Response) -> bool:
@@ -229,21 +293,43 @@ class Connection(asyncio.Protocol):
         """Write on while the peer reads; when all has gone, go on with the next request."""
         while self._unsent and not self._is_blocked:
             part, self._unsent = self._unsent[:WRITE_BYTES], self._unsent[WRITE_BYTES:]
-            self._transport.write(part)
+            self._write(part)
         if self._unsent is not None and not self._is_blocked:
             self._unsent = None
             if self._phase is Phase.WRITE:
                 self._finish()
 
+    def _write(self, data: bytes | memoryview) -> None:
+        if self._tls is None:
+            self._transport.write(data)
+            return
+        try:
+            self._transport.write(self._tls.encrypt(data))
+        except messages.HandshakeError as exc:
+            LOG.debug('%s: %s', self._peer.address, exc)
+            self.drop('tls_failed')
+
+    def _end(self) -> None:
+        """Close as soon as all is written."""
+        if self._tls is not None:
+            self._transport.write(self._tls.end())
+        self._transport.close()
+
+    def _is_outdated(self) -> bool:
+        guard = self._listener.guard
+        return guard is not None and self._tls is not None and guard.is_outdated(self._tls)
+
     def _finish(self) -> None:
         if self._parser.our_state is not h11.DONE or self._parser.their_state is not h11.DONE:
-            self._transport.close()
+            self._end()
             return
         self._parser.start_next_cycle()
         self._transport.resume_reading()
         if self._buffer or self._is_half_closed:
             self._enter(Phase.HEAD)
             self._loop.call_soon(self._advance)  # after the others: a pipeline must not hold us
+        elif self._is_outdated():
+            self._end()
         else:
             self._enter(Phase.IDLE)
             self._register.limit_idle()
@@ -263,8 +349,10 @@ class Connection(asyncio.Protocol):
         self._send('', messages.sentence(error.status, str(error), *headers))
         self._transport.resume_reading()
         if self._is_half_closed or not self._transport.can_write_eof():
-            self._transport.close()
+            self._end()
         else:
+            if self._tls is not None:
+                self._transport.write(self._tls.end())
             self._transport.write_eof()
 
 

@@ -23,6 +23,8 @@ class Limits:
     """
 
     connections: int = 256
+    handshakes: int = 128
+    handshake_seconds: float = 5.0
     head_seconds: float = 5.0
     head_bytes: int = 16 * 1024
     head_lines: int = 64

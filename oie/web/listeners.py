@@ -23,10 +23,14 @@ import os
 import re
 import socket
 import stat
+from typing import TYPE_CHECKING
 
 from oie import exceptions
 from oie.web import messages
 from oie.web import routes as web_routes
+
+if TYPE_CHECKING:  # who needs no web configuration file does not pay for YAML and TLS
+    from oie.web import protection
 
 BACKLOG = 128
 _ADDRESS = re.compile(r'(?:\[([^][]+)]|([^][:]+)):([0-9]{1,5})')
@@ -54,6 +58,7 @@ class TcpListener:
     port: int
     routes: web_routes.Routes
     authorize: Callable[[messages.Peer], bool] = everybody
+    guard: 'protection.Guard | None' = None
 
     @property
     def address(self) -> str:
@@ -92,6 +97,10 @@ class UnixListener:
     group: str | None = None
 
     @property
+    def guard(self) -> None:
+        """None: the kernel vouches for who asks here."""
+
+    @property
     def address(self) -> str:
         """The address as one writes it."""
         return f'unix:{self.path}'
@@ -121,7 +130,34 @@ class UnixListener:
         return Bound(listening, self.address, release)
 
 
-Listener = TcpListener | UnixListener
+@dataclasses.dataclass(frozen=True, slots=True)
+class PassedListener:
+    """A socket that the service manager opened and keeps; its path is not ours to remove."""
+
+    socket: socket.socket
+    routes: web_routes.Routes
+    authorize: Callable[[messages.Peer], bool] = everybody
+    guard: 'protection.Guard | None' = None
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether it is a unix socket, TCP else."""
+        return self.socket.family == socket.AF_UNIX
+
+    @property
+    def address(self) -> str:
+        """The address as one writes it."""
+        name = self.socket.getsockname()
+        if self.is_unix:
+            return f'unix:{name}'
+        return f'[{name[0]}]:{name[1]}' if ':' in name[0] else f'{name[0]}:{name[1]}'
+
+    def bind(self) -> Bound:
+        """Return the socket, which listens already."""
+        return Bound(self.socket, self.address)
+
+
+Listener = TcpListener | UnixListener | PassedListener
 
 
 def parse_address(text: str) -> tuple[str, int]:

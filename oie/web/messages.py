@@ -35,6 +35,14 @@ class RequestError(exceptions.OieError):
         self.reason = reason
 
 
+class HandshakeError(exceptions.OieError):
+    """TLS with a peer failed; ``is_plain`` says that it speaks plain HTTP."""
+
+    def __init__(self, text: str, *, is_plain: bool = False) -> None:
+        super().__init__(text)
+        self.is_plain = is_plain
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Peer:
     """Who asks; the kernel vouches for the three numbers, on unix sockets only."""

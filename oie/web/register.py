@@ -30,11 +30,14 @@ REASONS = (
     'bad_request',
     'body_timeout',
     'body_too_large',
+    'handshake_timeout',
     'head_timeout',
     'head_too_large',
     'idle_timeout',
     'stalled',
+    'tls_failed',
     'too_many_connections',
+    'too_many_handshakes',
     'too_many_idle',
     'too_many_requests',
     'write_timeout',
@@ -44,6 +47,7 @@ REASONS = (
 class Phase(enum.Enum):
     """What a connection is doing."""
 
+    HANDSHAKE = 'handshake'
     HEAD = 'head'
     BODY = 'body'
     WRITE = 'write'
@@ -99,8 +103,16 @@ class Register:
         There is such a peer: those that are answered or idle cannot be as many (see Limits).
         """
         if len(self.members()) >= self.limits.connections:
-            asking = (self.phases[phase] for phase in (Phase.LINGER, Phase.HEAD, Phase.BODY))
+            # Handshakes last: limit_handshakes() sees to them.
+            order = (Phase.LINGER, Phase.HEAD, Phase.BODY, Phase.HANDSHAKE)
+            asking = (self.phases[phase] for phase in order)
             next(itertools.chain(*asking)).drop('too_many_connections')
+
+    def limit_handshakes(self) -> None:
+        """Close whose handshake has lasted longest if there are too many."""
+        shaking = self.phases[Phase.HANDSHAKE]
+        if len(shaking) > self.limits.handshakes:
+            next(iter(shaking)).drop('too_many_handshakes')
 
     def admit_request(self) -> None:
         """Make room for one more answer, at the cost of one that is not read.

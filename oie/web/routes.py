@@ -29,7 +29,11 @@ class Route:
     """
 
     handler: Handler
-    is_slow: bool = False
+    is_slow: bool | Callable[[messages.Request], bool] = False
+
+    def is_slow_for(self, request: messages.Request) -> bool:
+        """Return whether this request wants a worker."""
+        return self.is_slow if isinstance(self.is_slow, bool) else self.is_slow(request)
 
 
 # Exact path -> method -> route. HEAD is made from GET.

@@ -16,7 +16,9 @@ import asyncio
 from collections.abc import Sequence
 import concurrent.futures
 import functools
+import ipaddress
 import logging
+import socket
 import threading
 
 from oie import exceptions
@@ -46,12 +48,22 @@ class Server:
         self._listeners = listeners
         self._register = register.Register(limits or web_limits.Limits())
         self._bound: list[web_listeners.Bound] = []
+        self._is_public = False
         self._thread: threading.Thread | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where the server listens, with the ports that the kernel chose."""
         return tuple(bound.address for bound in self._bound)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def is_public(self) -> bool:
+        """Return whether one of the addresses can be reached from other hosts."""
+        return self._is_public
 
     def statistics(self) -> register.Statistics:
         """Return a copy of the counters; any thread may ask."""
@@ -71,6 +83,7 @@ class Server:
                 bound.release()
                 bound.socket.close()
             raise
+        self._is_public = any(_is_public(bound.socket) for bound in self._bound)
         self._loop = asyncio.new_event_loop()
         self._stopping: asyncio.Future[float] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name='oie-web', daemon=True)
@@ -93,6 +106,9 @@ class Server:
             self._loop.run_until_complete(self._serve(workers))
         finally:
             workers.shutdown(wait=False, cancel_futures=True)
+            for listener in self._listeners:
+                if listener.guard is not None:
+                    listener.guard.close()
             self._loop.close()
 
     async def _serve(self, workers: concurrent.futures.Executor) -> None:
@@ -126,6 +142,12 @@ class Server:
         for member in self._register.members():
             member.close()
         await asyncio.sleep(0)  # the round of the loop in which the transports close
+
+
+def _is_public(listening: socket.socket) -> bool:
+    if listening.family == socket.AF_UNIX:
+        return False
+    return not ipaddress.ip_address(listening.getsockname()[0].partition('%')[0]).is_loopback
 
 
 def _bind(listener: web_listeners.Listener) -> web_listeners.Bound:

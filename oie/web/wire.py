@@ -107,14 +107,16 @@ def parse_request(
     )
 
 
-def encode_head(response: messages.Response) -> h11.Response:
-    """Return the head of an answer."""
+def encode_head(
+    response: messages.Response, more: tuple[tuple[str, str], ...] = ()
+) -> h11.Response:
+    """Return the head of an answer, with more headers than its own."""
     headers = [('Date', email.utils.formatdate(usegmt=True)), ('Server', 'oie')]
     if response.status != 204:
         headers.append(('Content-Type', response.content_type))
         headers.append(('Content-Length', str(len(response.body))))
     return h11.Response(
         status_code=response.status,
-        headers=[*headers, *response.headers],
+        headers=[*headers, *response.headers, *more],
         reason=http.HTTPStatus(response.status).phrase,
     )

@@ -21,6 +21,7 @@ import os
 import pytest
 
 from oie import endpoint
+from oie import model
 from oie import service
 from oie import web
 from oie.cmd import exporter
@@ -120,6 +121,106 @@ def test_the_path_of_the_metrics_is_an_option():
     answers = Answers(builders.snapshot(), path='/oie')
     assert answers.get('/oie').body == LATEST.text
     assert '/metrics' not in answers.endpoint.tcp_routes()
+
+
+# --- a part of the metrics ----------------------------------------------------
+
+
+def family(name, value):
+    meter = model.Meter(
+        prometheus=name, unit='1', kind=model.Kind.GAUGE, help='A figure.', source='test'
+    )
+    return model.Family(meter, [(model.Labels.of(), value)])
+
+
+class Selecting(Answers):
+    """An endpoint over what three collectors gave; counts what it writes down."""
+
+    def __init__(self, **more):
+        super().__init__(builders.snapshot(), **more)
+        families = {
+            'cpu': [family('oie_a', 1)],
+            'disk': [family('oie_b', 2)],
+            'exporter': [family('oie_c', 3)],
+        }
+        self.published = service.Publication(builders.snapshot(), LATEST, families)
+        self.rendered = 0
+        age = more.get('age', 0.0)
+        self.endpoint = endpoint.Endpoint(
+            lambda: self.published,
+            first=lambda: FIRST,
+            content_type=prometheus.CONTENT_TYPE,
+            telemetry_path='/metrics',
+            pollsters={},
+            max_age=lambda: MAX_AGE,
+            collectors=families,
+            render=self.render,
+            clock=lambda: builders.NOW + age,
+        )
+
+    def render(self, families):
+        self.rendered += 1
+        return prometheus.Renderer().render(families)
+
+    def scrape(self, query, **headers):
+        request = web.Request(method='GET', path='/metrics', query=query, headers=headers)
+        route = self.endpoint.tcp_routes()['/metrics']['GET']
+        assert route.is_slow_for(request) == bool(query)
+        return route.handler(request)
+
+    def names(self, query):
+        lines = text(self.scrape(query)).splitlines()
+        return [line.split()[0] for line in lines if not line.startswith('#')]
+
+
+@pytest.mark.parametrize(
+    ('query', 'names'),
+    [
+        ('collect[]=cpu', ['oie_a']),
+        ('collect[]=disk&collect[]=cpu', ['oie_a', 'oie_b']),
+        ('collect%5B%5D=exporter', ['oie_c']),
+        ('exclude[]=cpu', ['oie_b', 'oie_c']),
+        ('exclude[]=cpu&exclude[]=disk&exclude[]=exporter', []),
+    ],
+)
+def test_a_scrape_may_ask_for_some_collectors_or_all_but_some(query, names):
+    assert Selecting().names(query) == names
+
+
+@pytest.mark.parametrize(
+    ('query', 'reason'),
+    [
+        ('collect[]=gpu', "there is no collector 'gpu' here"),
+        ('exclude[]=', "there is no collector '' here"),
+        ('collect[]=cpu&exclude[]=disk', 'collect[] and exclude[] exclude each other'),
+        ('&'.join('collect[]=cpu' for _ in range(101)), 'more than 100 fields in the query'),
+    ],
+)
+def test_a_selection_that_cannot_be_is_a_bad_request(query, reason):
+    with pytest.raises(web.RequestError) as raised:
+        Selecting().scrape(query)
+    assert (raised.value.status, str(raised.value)) == (400, reason)
+
+
+def test_a_query_that_selects_nothing_gets_the_ready_bytes():
+    answers = Selecting()
+    assert answers.scrape('debug=1').body is LATEST.text
+    assert answers.rendered == 0
+
+
+def test_a_selection_is_written_down_once_in_a_cycle_also_with_gzip():
+    answers = Selecting()
+    plain = answers.scrape('collect[]=cpu')
+    zipped = answers.scrape('collect[]=cpu', **{'accept-encoding': 'gzip'})
+    assert gzip.decompress(zipped.body) == plain.body
+    assert answers.rendered == 1
+    answers.published = service.Publication(builders.snapshot(), LATEST, {})
+    assert answers.scrape('collect[]=cpu').body == b''
+    assert answers.rendered == 2
+
+
+def test_selections_of_figures_that_are_too_old_are_served_no_more():
+    assert Selecting(age=MAX_AGE + 1).scrape('collect[]=cpu').body == FIRST.text
 
 
 def test_the_first_exposition_tells_of_the_process_and_the_version():

@@ -242,8 +242,10 @@ def test_stop_ends_a_running_service_soon_and_lets_go_of_the_source():
     )
     running.start()
     [thread] = [each for each in threading.enumerate() if each.name == 'oie-cycle']
+    assert running.is_running
     running.stop(timeout=5)
     assert not thread.is_alive()
+    assert not running.is_running
     assert source.is_closed
 
 
@@ -327,6 +329,7 @@ def test_a_cycle_that_fails_publishes_nothing_new_but_counts(broken, caplog):
     with caplog.at_level(logging.WARNING):
         parts.cycles(2)
     assert parts.service.published is before
+    assert parts.service.ended == 3
     assert len(caplog.messages) == 1
     getattr(parts, broken).error = '' if broken == 'source' else None
     parts.cycles(1)

@@ -40,6 +40,18 @@ def test_totals_are_kept_unless_switched_off():
     assert 'ledger' not in wiring.readers(measuring.options(**OFF, ledger__enabled=False))
 
 
+def test_without_a_web_configuration_file_nobody_is_asked_who_he_is():
+    assert wiring.web_guard(measuring.options(**OFF)) is None
+
+
+def test_a_wrong_web_configuration_file_is_a_wrong_option(tmp_path):
+    path = tmp_path / 'web.yml'
+    with pytest.raises(exceptions.ConfigError, match='web_config_file: cannot read'):
+        wiring.web_guard(measuring.options(**OFF, exporter__web_config_file=str(path)))
+    path.write_text('rate_limit: {interval: 1s, burst: 5}\n')
+    assert wiring.web_guard(measuring.options(**OFF, exporter__web_config_file=str(path)))
+
+
 def test_nothing_of_the_ledger_is_opened_before_the_first_cycle(tmp_path):
     path = tmp_path / 'ledger.sqlite'
     made = wiring.readers(measuring.options(**OFF, ledger__path=str(path)))['ledger']

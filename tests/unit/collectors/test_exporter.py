@@ -77,6 +77,18 @@ def test_an_endpoint_that_does_not_listen_yet_tells_no_connections():
     assert 'oie_exporter_http_connections' not in shown(builders.snapshot())
 
 
+def test_the_state_of_the_web_configuration_file_is_told_where_there_is_one():
+    web = model.WebStatistics(
+        config_is_ok=False, config_errors=3, is_public_without_authentication=True
+    )
+    found = shown(builders.snapshot(web=web))
+    assert measuring.only(found['oie_exporter_web_config_ok']) == 0
+    assert measuring.only(found['oie_exporter_web_config_reload_errors_total']) == 3
+    assert measuring.only(found['oie_exporter_public_without_authentication']) == 1
+    without = shown(builders.snapshot())
+    assert not [name for name in without if 'web_config' in name or 'public' in name]
+
+
 def test_the_name_of_the_go_heap_carries_our_anonymous_memory():
     found = shown(builders.snapshot())
     assert measuring.only(found['oie_host_go_heap_alloc_bytes']) > 1_000_000

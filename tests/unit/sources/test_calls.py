@@ -122,6 +122,13 @@ def test_a_call_somebody_waits_for_is_not_stuck(gate):
     assert (bounded.free, bounded.stuck) == (0, 0)
 
 
+def test_calls_under_way_are_listed_with_their_pool_oldest_first(gate):
+    bounded = calls.Calls(2, 'oie-listed')
+    started = [bounded.start(name, lambda call: gate()) for name in ('first', 'second')]
+    assert bounded.under_way() == [('oie-listed', call) for call in started]
+    assert set(bounded.under_way()) <= set(calls.under_way())
+
+
 def test_a_late_call_can_see_that_nobody_waits(gate):
     seen = []
 
