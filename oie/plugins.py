@@ -166,6 +166,10 @@ def _import(entry_point: importlib.metadata.EntryPoint) -> type[Any]:
         raise _broken(entry_point, reason) from exc
     if not inspect.isclass(plugin):
         raise _broken(entry_point, 'it is not a class')
+    # It is a part of what it should be; better known now than when it is asked.
+    missing = ', '.join(sorted(getattr(plugin, '__abstractmethods__', ())))
+    if missing:
+        raise _broken(entry_point, f'it does not define {missing}')
     return plugin
 
 

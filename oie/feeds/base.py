@@ -18,6 +18,7 @@ deadlines, limits, plausibility and the cache are the same for all. Drivers run
 in a short-lived process of their own, without privileges.
 """
 
+import abc
 from collections.abc import Iterator
 from typing import Any
 from typing import ClassVar
@@ -175,7 +176,7 @@ def _limit_options(allow_empty: bool) -> tuple[cfg.Opt, ...]:
     )
 
 
-class ThreatFeed:
+class ThreatFeed(abc.ABC):
     """A list of addresses that somebody publishes.
 
     :cvar OPTS: its options; those of ``options()`` and its own
@@ -192,13 +193,14 @@ class ThreatFeed:
         """
         self.settings = settings
 
+    @abc.abstractmethod
     def sources(self) -> tuple[str, ...]:
         """Return the URLs and paths whose documents make up the list, all of them needed.
 
         :raises FeedError: the settings name none
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def parse(self, document: bytes) -> Iterator[str]:
         """Yield the text of each entry: an address, a network or ``first-last``.
 
@@ -206,4 +208,3 @@ class ThreatFeed:
 
         :raises FeedError: the document as a whole is not what it should be
         """
-        raise NotImplementedError

@@ -19,7 +19,6 @@ byte order of the host.
 
 import collections
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
 import errno
@@ -29,6 +28,7 @@ import struct
 import types
 
 from oie import exceptions
+from oie.sources import netlink_attributes
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -51,12 +51,10 @@ NDA_LLADDR = 2
 # Of NUD_*: what is being looked for, was not found, or needs no looking (multicast, loopback).
 _UNRESOLVED = 0x01 | 0x20 | 0x40
 
-# struct nlmsghdr, ifaddrmsg, ndmsg and rtattr; flags of an attribute's type.
+# struct nlmsghdr, ifaddrmsg and ndmsg.
 _HEADER = struct.Struct('=IHHII')
 _ADDRESS = struct.Struct('=BBBBI')
 _NEIGHBOUR = struct.Struct('=BxxxiHBB')
-_ATTRIBUTE = struct.Struct('=HH')
-_TYPE = 0x3FFF
 
 _IP_BYTES: Mapping[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _MAC_BYTES = 6
@@ -211,7 +209,7 @@ def addresses(bodies: Iterable[bytes]) -> tuple[LocalAddress, ...]:
     found = []
     for body in bodies:
         family, length, _, _, interface = _ADDRESS.unpack_from(body)
-        values = dict(_attributes(body[_ADDRESS.size :]))
+        values = _values(body, _ADDRESS)
         # Of a point-to-point link IFA_ADDRESS, and so the prefix, is the peer's.
         far = _ip(family, values.get(IFA_ADDRESS, b''))
         own = _ip(family, values.get(IFA_LOCAL, b'')) or far
@@ -228,23 +226,17 @@ def neighbours(bodies: Iterable[bytes]) -> Neighbours:
     found: dict[Ip, set[str]] = collections.defaultdict(set)
     for body in bodies:
         family, _, state, *_ = _NEIGHBOUR.unpack_from(body)
-        values = dict(_attributes(body[_NEIGHBOUR.size :]))
+        values = _values(body, _NEIGHBOUR)
         ip, mac = _ip(family, values.get(NDA_DST, b'')), values.get(NDA_LLADDR, b'')
         if ip is not None and len(mac) == _MAC_BYTES and not state & _UNRESOLVED:
             found[ip].add(mac.hex(':'))
     return {ip: frozenset(macs) for ip, macs in found.items()}
 
 
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    place = 0
-    while place < len(data):
-        if len(data) - place < _ATTRIBUTE.size:
-            raise exceptions.SourceError('rtnetlink: an attribute is cut off')
-        size, kind = _ATTRIBUTE.unpack_from(data, place)
-        if not _ATTRIBUTE.size <= size <= len(data) - place:
-            raise exceptions.SourceError(f'rtnetlink: an attribute of {size} bytes')
-        yield kind & _TYPE, data[place + _ATTRIBUTE.size : place + size]
-        place += size + 3 & ~3
+def _values(body: bytes, fixed: struct.Struct) -> dict[int, bytes]:
+    """Return the attributes behind the fixed part of a message, by type."""
+    attributes = netlink_attributes.walk(memoryview(body)[fixed.size :])
+    return {kind: bytes(value) for kind, value in attributes}
 
 
 def _ip(family: int, value: bytes) -> Ip | None:

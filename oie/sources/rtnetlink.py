@@ -20,7 +20,6 @@ many virtual functions twice (svinota/pyroute2, issues 813 and 1044), and 0.9.7 
 answer that was cut between two counters for a whole one.
 """
 
-from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
 import errno
@@ -29,6 +28,7 @@ import socket
 import struct
 
 from oie import exceptions
+from oie.sources import netlink_attributes
 
 Counters = Mapping[str, int]
 
@@ -49,11 +49,9 @@ IFLA_VF_STATS = 8
 # reads the "good octets received" of the function itself (PVFGORC), i40e and ice of its VSI.
 _COUNTERS = {0: 'rx_packets', 1: 'tx_packets', 2: 'rx_bytes', 3: 'tx_bytes'}
 
-# struct nlmsghdr and ifinfomsg; flags of an attribute's type (NLA_F_NESTED and its like).
+# struct nlmsghdr and ifinfomsg.
 _HEADER = struct.Struct('=IHHII')
 _LINK = struct.Struct('=BxHiII')
-_ATTRIBUTE = struct.Struct('=HH')
-_TYPE = 0x3FFF
 
 # 296 bytes for each virtual function, and its list is an attribute of 64 KiB at most.
 _ROOM = 2**17
@@ -95,7 +93,7 @@ def ask(index: int) -> bytes:
 
 def request(index: int) -> bytes:
     """Return the message that asks for a device with its virtual functions."""
-    mask = _ATTRIBUTE.pack(8, IFLA_EXT_MASK) + struct.pack('=I', RTEXT_FILTER_VF)
+    mask = netlink_attributes.HEADER.pack(8, IFLA_EXT_MASK) + struct.pack('=I', RTEXT_FILTER_VF)
     body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + mask
     size = _HEADER.size + len(body)
     return _HEADER.pack(size, RTM_GETLINK, NLM_F_REQUEST, _SEQUENCE, 0) + body
@@ -109,7 +107,7 @@ def parse(answer: bytes) -> Link:
     :raises SourceError: it is no answer about a device, or contradicts itself
     """
     name, functions = '', dict[int, Counters]()
-    for kind, value in _attributes(_body(memoryview(answer))):
+    for kind, value in netlink_attributes.walk(_body(memoryview(answer))):
         if kind == IFLA_IFNAME:
             name = os.fsdecode(bytes(value).rstrip(b'\0'))
         elif kind == IFLA_VFINFO_LIST:
@@ -133,8 +131,10 @@ def _body(message: memoryview) -> memoryview:
 
 
 def _functions(listed: memoryview) -> dict[int, Counters]:
+    # Where the list is longer than its 16 bits can tell, which happens with more than 221
+    # functions, an attribute in it seems to reach beyond its end.
     found: dict[int, Counters] = {}
-    for kind, value in _attributes(listed):
+    for kind, value in netlink_attributes.walk(listed):
         if kind == IFLA_VF_INFO:
             number, counters = _function(value)
             # A driver that leaves out the number (ndo_get_vf_config) makes all of them 0.
@@ -146,37 +146,18 @@ def _functions(listed: memoryview) -> dict[int, Counters]:
 
 def _function(info: memoryview) -> tuple[int, Counters]:
     number, counters = None, {}
-    for kind, value in _attributes(info):
+    for kind, value in netlink_attributes.walk(info):
         if kind == IFLA_VF_MAC:
             number = _number(value[:4], '=I')
         elif kind == IFLA_VF_STATS:
             counters = {
                 _COUNTERS[which]: _number(counter, '=Q')
-                for which, counter in _attributes(value)
+                for which, counter in netlink_attributes.walk(value)
                 if which in _COUNTERS
             }
     if number is None:
         raise exceptions.SourceError('a virtual function without a number')
     return number, counters
-
-
-def _attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Give type and value of each attribute.
-
-    Where the list of virtual functions is longer than its 16 bits can tell, which happens with
-    more than 221 of them, an attribute in it seems to reach beyond its end.
-    """
-    place = 0
-    while place < len(data):
-        if len(data) - place < _ATTRIBUTE.size:
-            raise exceptions.SourceError('a netlink attribute is cut off')
-        size, kind = _ATTRIBUTE.unpack_from(data, place)
-        if not _ATTRIBUTE.size <= size <= len(data) - place:
-            raise exceptions.SourceError(
-                f'a netlink attribute of {size} bytes where {len(data) - place} are left'
-            )
-        yield kind & _TYPE, data[place + _ATTRIBUTE.size : place + size]
-        place += size + 3 & ~3
 
 
 def _number(value: memoryview, form: str) -> int:

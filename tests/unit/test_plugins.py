@@ -17,6 +17,7 @@ import pytest
 
 from oie import exceptions
 from oie import plugins
+from oie.feeds import base
 from tests.unit import entry_points
 
 HERE = 'tests.unit.test_plugins'
@@ -36,6 +37,11 @@ class Disk:
 
     GROUP = 'disk'
     GROUP_HELP = 'About disks.'
+
+
+class Unfinished(base.ThreatFeed):
+    def sources(self):
+        return ()
 
 
 class Wrong:
@@ -134,6 +140,13 @@ class TestLoad:
         assert message_of(plugins.load, 'oie.collectors') == (
             "plugin 'cpu' of oie.collectors (tests.unit.test_plugins:NO_CLASS) cannot be "
             'loaded: it is not a class; repair its package or uninstall it'
+        )
+
+    def test_class_that_lacks_a_part_is_refused_by_its_name(self, collectors):
+        collectors(('cpu', 'Unfinished'))
+        assert message_of(plugins.load, 'oie.collectors') == (
+            "plugin 'cpu' of oie.collectors (tests.unit.test_plugins:Unfinished) cannot be "
+            'loaded: it does not define parse; repair its package or uninstall it'
         )
 
 
