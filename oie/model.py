@@ -23,6 +23,7 @@ import enum
 import functools
 from typing import Any
 from typing import Generic
+from typing import NamedTuple
 from typing import TypeVar
 
 T = TypeVar('T')
@@ -755,6 +756,112 @@ class GuestOsHealth:
     failures: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
+# --- network namespaces -----------------------------------------------------
+
+
+class LinkStatistics(NamedTuple):
+    """What a network device has counted since it was made; None where the kernel does not tell.
+
+    The names are those of the files in /sys/class/net/DEVICE/statistics, the order is that of
+    struct rtnl_link_stats64 in linux/if_link.h.
+    """
+
+    rx_packets: int | None = None
+    tx_packets: int | None = None
+    rx_bytes: int | None = None
+    tx_bytes: int | None = None
+    rx_errors: int | None = None
+    tx_errors: int | None = None
+    rx_dropped: int | None = None
+    tx_dropped: int | None = None
+    multicast: int | None = None
+    collisions: int | None = None
+    rx_length_errors: int | None = None
+    rx_over_errors: int | None = None
+    rx_crc_errors: int | None = None
+    rx_frame_errors: int | None = None
+    rx_fifo_errors: int | None = None
+    rx_missed_errors: int | None = None
+    tx_aborted_errors: int | None = None
+    tx_carrier_errors: int | None = None
+    tx_fifo_errors: int | None = None
+    tx_heartbeat_errors: int | None = None
+    tx_window_errors: int | None = None
+    rx_compressed: int | None = None
+    tx_compressed: int | None = None
+    rx_nohandler: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceDevice:
+    """A network device in a network namespace.
+
+    ``labels`` (netns, device) is one object for as long as the device lives under its name.
+    ``is_up`` is what the administrator wants (IFF_UP), ``operstate`` what is (RFC 2863, the
+    words of /sys/class/net/DEVICE/operstate). ``addresses`` are canonical with their prefix
+    length, IPv4 first; None if they could not be read.
+    """
+
+    labels: Labels
+    name: str
+    index: int
+    mac: str = ''
+    mtu: int | None = None
+    is_up: bool | None = None
+    operstate: str = 'unknown'
+    addresses: tuple[str, ...] | None = None
+    statistics: LinkStatistics = LinkStatistics()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """A network namespace that has a name, as one pass found it.
+
+    ``labels`` (netns) is one object for as long as the namespace lives under its name. ``kind``
+    is ``router``, ``dhcp``, ``fip``, ``snat``, ``metadata`` or ``other``, ``uuid`` that of the
+    router or network which Neutron's name for it tells. What could not be read is None or left
+    out; ``failures`` says why, by part: ``links``, ``addresses``, ``conntrack``, ``snmp``,
+    ``snmp6``, ``sockstat``, or a name of ``proc_metrics``.
+
+    ``snmp``, ``snmp6`` and ``sockstat`` have the numbers of the files of /proc/net by (protocol,
+    name), such as ``('Tcp', 'RetransSegs')``; ``proc`` those of the option ``proc_metrics``.
+    """
+
+    labels: Labels
+    name: str
+    kind: str = 'other'
+    uuid: str = ''
+    devices: tuple[NamespaceDevice, ...] | None = None
+    conntrack_entries: int | None = None
+    conntrack_maximum: int | None = None
+    snmp: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    snmp6: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    sockstat: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    proc: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceTable:
+    """The network namespaces of one pass.
+
+    ``found`` counts the names in the directory, ``filtered`` those that the filters leave out,
+    ``skipped`` by reason those that could not be entered. All others are ``namespaces``.
+    """
+
+    found: int
+    filtered: int = 0
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    namespaces: tuple[Namespace, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NamespacesHealth:
+    """What went wrong while namespaces were read, by reason; totals since the start."""
+
+    errors: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
 # --- the host and the hypervisor --------------------------------------------
 
 
@@ -871,5 +978,7 @@ class Snapshot:
     ledger: LedgerHealth | None = None
     guest_os: Mapping[str, GuestOs] | None = None
     guest_os_health: GuestOsHealth | None = None
+    namespaces: Reading[NamespaceTable | None] = Reading(value=None, read_at=None, seconds=0.0)
+    namespaces_health: NamespacesHealth | None = None
     cycle: CycleStatistics = CycleStatistics()
     web: WebStatistics = WebStatistics()
