@@ -19,6 +19,8 @@ the old connection is dead.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import logging
 import random
 import threading
@@ -36,6 +38,8 @@ FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
 # Makes the event loop return now and then, else it may sleep for ever.
 _TICK_MS = 5000
+# Seconds for which the event loop may rest: far less than any keepalive interval.
+_LONGEST_REST = 0.25
 # Calls that must stay possible when a broken connection is let go.
 _RESERVED = 2
 
@@ -43,6 +47,9 @@ Opener = Callable[[Callable[[], None]], tuple[Any, Callable[[], None]]]
 
 _loop_lock = threading.Lock()
 _loop_started = False
+# Cleared while somebody makes many short requests in a row.
+_quiet = threading.Event()
+_quiet.set()
 
 
 def import_libvirt() -> Any:
@@ -77,11 +84,28 @@ def start_event_loop(libvirt: Any) -> None:
         _loop_started = True
 
 
+@contextlib.contextmanager
+def many_requests() -> Iterator[None]:
+    """Let the event loop rest while the caller makes many short requests in a row.
+
+    libvirt wakes it about four times for each of them, and it finds nothing to do: that and the
+    switches between the threads were a quarter of what a cycle cost (libvirt 9.0.0, 100 domains).
+    A request that hangs does not keep it from its work.
+    """
+    _quiet.clear()
+    try:
+        yield
+    finally:
+        _quiet.set()
+
+
 def _run_event_loop(libvirt: Any) -> None:
     lasting = failures.LastingFailures(LOG)
     while True:
         try:
             libvirt.virEventRunDefaultImpl()
+            if not _quiet.wait(_LONGEST_REST):
+                _quiet.set()
             lasting.settle('event loop of libvirt', 'failed')
         except Exception as exc:
             # Without this thread no keepalive runs and every call may hang for ever.

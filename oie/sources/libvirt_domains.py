@@ -31,6 +31,7 @@ from oie import model
 from oie.sources import calls
 from oie.sources import domain_stats
 from oie.sources import domain_xml
+from oie.sources import libvirt_connection
 from oie.sources import libvirt_daemon
 from oie.sources import libvirt_plain
 from oie.sources import vcpu_ledger
@@ -170,10 +171,11 @@ class DomainReader:
         started = time.monotonic()
         handles = connection.listAllDomains(active)
         listing = Listing(seconds=time.monotonic() - started)
-        for handle in handles:
-            if call.is_abandoned:
-                return listing  # nobody waits for it any more
-            self._observe(handle, listing)
+        with libvirt_connection.many_requests():
+            for handle in handles:
+                if call.is_abandoned:
+                    return listing  # nobody waits for it any more
+                self._observe(handle, listing)
         records = self._read_records(connection, listing)
         for uuid, one in list(listing.observed.items()):
             # A persistent domain that ended meanwhile is still known, as shut off.

@@ -14,6 +14,7 @@
 
 import gc
 import logging
+import queue
 import sys
 import threading
 import types
@@ -372,3 +373,36 @@ def test_the_event_loop_survives_its_errors_and_does_not_flood_the_log(caplog):
         'event loop of libvirt: failed: x',
         'event loop of libvirt: failed: over',
     ]
+
+
+class CountedLoop(EventLoop):
+    """Event functions that have something to do a number of times; ``runs`` tells of each."""
+
+    def __init__(self, number):
+        super().__init__(*[None] * number)
+        self.runs = queue.SimpleQueue()
+
+    def virEventRunDefaultImpl(self):
+        self.runs.put(threading.current_thread())
+        super().virEventRunDefaultImpl()
+
+
+@pytest.mark.usefixtures('_fresh_process')
+def test_the_event_loop_rests_while_many_requests_are_made(monkeypatch):
+    monkeypatch.setattr(libvirt_connection, '_LONGEST_REST', LONG)
+    loop = CountedLoop(5)
+    with libvirt_connection.many_requests():
+        libvirt_connection.start_event_loop(loop)
+        loop.runs.get(timeout=LONG)
+        with pytest.raises(queue.Empty):
+            loop.runs.get(timeout=SOON)
+    assert loop.done.wait(LONG)
+
+
+@pytest.mark.usefixtures('_fresh_process')
+def test_a_request_that_hangs_does_not_stop_the_event_loop(monkeypatch):
+    monkeypatch.setattr(libvirt_connection, '_LONGEST_REST', 0.01)
+    loop = CountedLoop(20)
+    with libvirt_connection.many_requests():
+        libvirt_connection.start_event_loop(loop)
+        assert loop.done.wait(LONG)
