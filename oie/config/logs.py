@@ -63,9 +63,32 @@ def setup(conf: cfg.ConfigOpts) -> None:
         raise exceptions.ConfigError(
             messages.one_line(f'the log cannot be set up: {exc}')
         ) from exc
+    for handler in logging.getLogger().handlers:
+        if handler.formatter is not None:
+            handler.setFormatter(WithoutSummary(handler.formatter))
     if not conf.log_config_append:
         logging.getLogger().setLevel(logging.WARNING)
         set_level('debug' if conf.debug else conf.oie_log_level)
+
+
+class WithoutSummary(logging.Formatter):
+    """Writes a record as another formatter does, and nothing behind it.
+
+    Within an except clause oslo.log appends the exception that is handled, as it is: the text
+    that the line has already, with whatever a tenant wrote into it. A ValueError it leaves out
+    (oslo_log.formatters, _get_error_summary). A traceback that is asked for stays.
+    """
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        try:
+            raise ValueError
+        except ValueError:
+            return self._formatter.format(record)
 
 
 def set_level(name: str) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from oie import config
 from oie import exceptions
+from oie import failures
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +142,19 @@ def test_a_logging_configuration_file_decides_alone(setup, tmp_path):
     setup(f'log_config_append = {path}', 'oie_log_level = debug')
     assert shown_of(OURS)[0] == 'INFO'
     assert shown_of(THEIRS) == ['ERROR']
+
+
+def test_failure_told_while_it_is_handled_is_there_once_and_plain(setup, tmp_path):
+    """oslo.log adds the exception that is being handled, as it is, to what is logged then."""
+    setup('log_file = oie.log', f'log_dir = {tmp_path}', 'oie_log_level = notice')
+    log = logging.getLogger('oie.test')
+    try:
+        raise exceptions.SourceError('no \x1b[31m route\rof a tenant')
+    except exceptions.SourceError as exc:
+        failures.LastingFailures(log).report('a', 'not read', exc)
+        log.warning('told without it')
+    line, other = (tmp_path / 'oie.log').read_text(encoding='utf-8').splitlines()
+    assert line.endswith(r'a: not read: no \x1b[31m route\rof a tenant')
+    assert line.count('route') == 1
+    assert line.isprintable()
+    assert other.endswith('told without it')
