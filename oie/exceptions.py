@@ -19,11 +19,13 @@
     + InconsistentTable  the same, because what came contradicts itself
     + OversizedTable  the same, because it is larger than the operator allows
     + VanishedNamespace  a network namespace is gone: there is nothing to read
+    + UsageError    the same of a cloud's usage, with the reason by which it is counted
   x FeedError       a threat list could not be had, or is not plausible: the last good one stays
   x WebError        the endpoint cannot listen
   x PollsterError   no trustworthy answer for Ceilometer
   x LedgerError     the file of the totals cannot be used: they are kept in memory
     + LedgerHeld    the same, because another exporter writes it: there are no totals
+  x GateError       a file of the gate cannot be changed, or the gate cannot be asked
 """
 
 
@@ -55,6 +57,17 @@ class VanishedNamespace(SourceError):
     """A network namespace is gone, or what lies at its path is none."""
 
 
+class UsageError(SourceError):
+    """The usage of a cloud could not be read or booked.
+
+    :ivar reason: one of model.USAGE_FAILURES
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
 class FeedError(OieError):
     """A threat list could not be had, or what came is not plausible."""
 
@@ -73,3 +86,7 @@ class LedgerError(OieError):
 
 class LedgerHeld(LedgerError):
     """Another exporter writes the file of the totals."""
+
+
+class GateError(OieError):
+    """A file of the gate cannot be changed, or a running gate cannot be asked."""

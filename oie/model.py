@@ -698,6 +698,15 @@ class Usage:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HostProject:
+    """What all instances that a project ever had on this host have used; it never falls."""
+
+    labels: Labels
+    vcpu_seconds: float
+    memory_mb_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerHealth:
     """Whether what was used is remembered; totals since the start.
 
@@ -710,6 +719,102 @@ class LedgerHealth:
     written_at: float | None = None
     write_errors: int = 0
     instances: int = 0
+
+
+# --- what the projects of a cloud have used ---------------------------------
+
+# Why an update of the usage of projects failed, or a part of one was left out.
+USAGE_FAILURES = (
+    'auth',
+    'connect',
+    'http',
+    'ledger',
+    'malformed',
+    'other',
+    'record',
+    'setup',
+    'start_date',
+    'timeout',
+    'truncated',
+    'weights',
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A project as Keystone names it."""
+
+    id: str
+    name: str
+    domain_id: str = ''
+    domain_name: str = ''
+
+
+class ServerUsage(NamedTuple):
+    """An instance as Nova's usage tells it; moments in microseconds since 1970, UTC.
+
+    ``ended_us`` is None while it exists. ``tag`` names to whom it is counted within its
+    project, empty for the project itself.
+    """
+
+    uuid: str
+    project_id: str
+    vcpus: int
+    memory_mb: int
+    started_us: int
+    ended_us: int | None = None
+    tag: str = ''
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CloudUsage:
+    """One whole answer of a cloud about [window, taken_us]; moments in microseconds since 1970.
+
+    ``servers`` are all that existed in the window, in projects that ``projects`` names.
+    ``rejected`` are records that nobody can read. ``clock_skew_seconds`` is how far our clock is
+    ahead of the cloud's, None if that did not tell.
+    """
+
+    taken_us: int
+    projects: tuple[Project, ...]
+    servers: tuple[ServerUsage, ...]
+    rejected: int = 0
+    clock_skew_seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectUsage:
+    """What a project, or a part of it by tag, has used since counting began; it never falls.
+
+    ``labels`` (project_id, project_name, domain_name, domain_id) is one object for as long as
+    the names stay. ``memory_usage`` is in the unit of ``[usage] memory_unit``, weighted.
+    """
+
+    labels: Labels
+    vcpu_hours: float
+    memory_mb_hours: float
+    weighted_vcpu_hours: float
+    weighted_memory_mb_hours: float
+    memory_usage: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectUsageHealth:
+    """How the reading of project usage goes; totals since the start, times in seconds.
+
+    ``projects`` and ``instances`` are those of the last good update, ``remembered`` all
+    instances whose times are kept.
+    """
+
+    succeeded_at: float | None = None
+    seconds: float | None = None
+    updates: int = 0
+    failures: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    projects: int | None = None
+    instances: int | None = None
+    remembered: int | None = None
+    weights_read_at: float | None = None
+    clock_skew_seconds: float | None = None
 
 
 UNKNOWN = 'unknown'
@@ -856,6 +961,24 @@ class NamespaceTable:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Router:
+    """What a router of Neutron has exchanged with the outside on this host, and what it tracks.
+
+    Sums over ``devices``, its external ones, in ``namespaces``; rx is what it received from
+    outside. They begin again at 0 when a device is made anew, and fall when one goes.
+    """
+
+    uuid: str
+    namespaces: tuple[str, ...]
+    devices: tuple[str, ...] = ()
+    rx_bytes: int | None = None
+    rx_packets: int | None = None
+    tx_bytes: int | None = None
+    tx_packets: int | None = None
+    conntrack_entries: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class NamespacesHealth:
     """What went wrong while namespaces were read, by reason; totals since the start."""
 
@@ -963,6 +1086,19 @@ class WebStatistics:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reloads:
+    """How the configuration files stand to what runs; None where nobody reads them again."""
+
+    # Whether they were right when they were last read.
+    is_ok: bool | None = None
+    errors: int | None = None
+    # Unix time at which they were last read and right.
+    succeeded_at: float | None = None
+    # Options that a restart would change.
+    waiting: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything one cycle knows; outputs only ever see these."""
 
@@ -980,5 +1116,11 @@ class Snapshot:
     guest_os_health: GuestOsHealth | None = None
     namespaces: Reading[NamespaceTable | None] = Reading(value=None, read_at=None, seconds=0.0)
     namespaces_health: NamespacesHealth | None = None
+    project_usage: Reading[tuple[ProjectUsage, ...] | None] = Reading(
+        value=None, read_at=None, seconds=0.0
+    )
+    project_usage_health: ProjectUsageHealth | None = None
+    host_projects: tuple[HostProject, ...] | None = None
     cycle: CycleStatistics = CycleStatistics()
     web: WebStatistics = WebStatistics()
+    reloads: Reloads = Reloads()

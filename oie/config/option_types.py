@@ -19,6 +19,7 @@ are, hence ``Duration.min`` is text.
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import decimal
 import ipaddress
 import re
 from typing import Any
@@ -28,9 +29,15 @@ import urllib.parse
 from oslo_config import types
 from stevedore import named
 
+from oie import model
 from oie.config import durations
 from oie.config import endpoints
 from oie.config import messages
+from oie.config import moments
+from oie.config import patterns
+from oie.config import proc_files
+from oie.config import selectors
+from oie.config import weight_tables
 
 _HTTP_PATH = re.compile(r'(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+')
 # sun_path of unix(7) has 108 bytes, the last of them is NUL.
@@ -224,6 +231,17 @@ class ListNames(Names):
             )
 
 
+class LinkCounters(Names):
+    """Names of counters of a network device."""
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        if name not in model.LinkStatistics._fields:
+            raise ValueError(
+                f'{messages.quoted(name)} is not one of {", ".join(model.LinkStatistics._fields)}'
+            )
+
+
 class Networks(Names):
     """Networks and addresses with commas between them; the value is a tuple of their texts."""
 
@@ -286,17 +304,21 @@ class HttpPath(_Type):
 
 
 class FilePath(_Type):
-    """Where a file is, or nothing; the value is the text."""
+    """Where a file is, or nothing; the value is the text.
 
-    def __init__(self) -> None:
+    :param may_be_empty: whether nothing is allowed
+    """
+
+    def __init__(self, *, may_be_empty: bool = True) -> None:
         super().__init__(type_name='absolute path')
+        self._may_be_empty = may_be_empty
 
     def __call__(self, value: Any) -> str:
         """Return the path, or an empty text.
 
         :raises ValueError: the path is relative: to what, a daemon does not know
         """
-        if value and not value.startswith('/'):
+        if not value.startswith('/') and (value or not self._may_be_empty):
             raise ValueError(f'{messages.quoted(value)} is not an absolute path')
         return str(value)
 
@@ -376,3 +398,109 @@ class SocketPath(FilePath):
                 'that the path of a unix socket may have'
             )
         return super().__call__(value)
+
+
+class Pattern(_Type):
+    """A regular expression, or nothing; the value is the text."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name='regular expression')
+
+    def __call__(self, value: Any) -> str:
+        """Return the expression, or an empty text.
+
+        :raises ValueError: it is none
+        """
+        patterns.compiled(value)
+        return str(value)
+
+
+class ProcFiles(_Type):
+    """``name:file,name:file``; the value is a dictionary of files below /proc by name."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name='name:file,name:file')
+
+    def __call__(self, value: Any) -> dict[str, str]:
+        """Return the files by name.
+
+        :raises ValueError: a piece is not ``name:file``, or a name comes twice
+        """
+        if isinstance(value, Mapping):
+            return dict(value)
+        files: dict[str, str] = {}
+        for piece in _split(value):
+            name, _, file = (part.strip() for part in piece.partition(':'))
+            if name in files:
+                raise ValueError(f'{messages.quoted(name)} is there twice')
+            files[name] = proc_files.checked(name, file)
+        return files
+
+    def _formatter(self, value: Any) -> str:
+        return ','.join(f'{name}:{file}' for name, file in self(value).items())
+
+
+class Moment(_Type):
+    """A date, or a date with a time; the value is microseconds since 1970, None for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name='date (ISO 8601)')
+
+    def __call__(self, value: Any) -> int | None:
+        """Return the moment of a text.
+
+        :raises ValueError: no date of a cloud
+        """
+        if value is None or isinstance(value, int):
+            return value
+        return moments.parse(value) if value.strip() else None
+
+    def _formatter(self, value: Any) -> str:
+        moment = self(value)
+        return '' if moment is None else moments.text_of(moment)
+
+
+class WeightTable(_Type):
+    """``amount:weight,amount:weight``; the value is a tuple of pairs, the smallest amount first.
+
+    Braces and quotes around them may stand as in a dictionary of Python.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(type_name='amount:weight,amount:weight')
+
+    def __call__(self, value: Any) -> tuple[tuple[decimal.Decimal, decimal.Decimal], ...]:
+        """Return the weights by their amounts.
+
+        :raises ValueError: no such pair, or an amount that comes twice
+        """
+        if not isinstance(value, str):
+            return tuple(value)
+        text = value.strip().removeprefix('{').removesuffix('}').strip()
+        return weight_tables.checked(
+            weight_tables.pair(piece) for piece in text.split(',') if text
+        )
+
+    def _formatter(self, value: Any) -> str:
+        return ','.join(f'{amount}:{weight}' for amount, weight in self(value))
+
+
+class Selectors(_Type):
+    """Series selectors of one request to Prometheus, blanks between them; the value is a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__(type_name='series selectors')
+
+    def __call__(self, value: Any) -> tuple[str, ...]:
+        """Return the selectors in their order; of a list, which only a default is, of each.
+
+        :raises ValueError: one is no selector, or would choose every series
+        """
+        return selectors.parse(value) if isinstance(value, str) else tuple(value)
+
+    def format_defaults(self, default: Any, sample_default: Any = None) -> list[str]:
+        """Return the default requests, a line each."""
+        return list(sample_default or default or [])
+
+    def _formatter(self, value: Any) -> str:
+        return ' '.join(self(value))

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 import ctypes
 import errno
 import fnmatch
+import functools
 import os
 import threading
 from typing import Generic
@@ -109,7 +110,7 @@ def _enter(path: str) -> None:
         # What is no network namespace is refused by setns() itself.
         namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
-            _setns(namespace)
+            setns(namespace)
         finally:
             os.close(namespace)
     except OSError as exc:
@@ -117,12 +118,22 @@ def _enter(path: str) -> None:
         raise kind(f'{path}: {_reason(exc)}') from exc
 
 
-def _setns(namespace: int) -> None:
+def setns(namespace: int) -> None:
+    """Move the calling thread into the network namespace that an open file stands for.
+
+    :raises OSError: EINVAL: it stands for none; EPERM: it may not be entered
+    """
     # os.setns() came with Python 3.12.
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.setns(namespace, CLONE_NEWNET):
+    if _library().setns(namespace, CLONE_NEWNET):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(None, use_errno=True)
+    library.setns.argtypes = (ctypes.c_int, ctypes.c_int)
+    return library
 
 
 def _reason(exc: OSError) -> str:

@@ -21,48 +21,33 @@ import collections
 from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
-import errno
 import ipaddress
 import socket
 import struct
 import types
 
 from oie import exceptions
+from oie.sources import device_addresses
 from oie.sources import netlink_attributes
+from oie.sources import netlink_client
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Neighbours = Mapping[Ip, frozenset[str]]
 
-NLMSG_ERROR = 2
-NLMSG_DONE = 3
-NLM_F_REQUEST = 0x1
-NLM_F_DUMP_INTR = 0x10
-NLM_F_DUMP = 0x300
-RTM_NEWADDR = 20
-RTM_GETADDR = 22
 RTM_NEWNEIGH = 28
 RTM_GETNEIGH = 30
 
-IFA_ADDRESS = 1
-IFA_LOCAL = 2
 NDA_DST = 1
 NDA_LLADDR = 2
 # Of NUD_*: what is being looked for, was not found, or needs no looking (multicast, loopback).
 _UNRESOLVED = 0x01 | 0x20 | 0x40
 
-# struct nlmsghdr, ifaddrmsg and ndmsg.
-_HEADER = struct.Struct('=IHHII')
-_ADDRESS = struct.Struct('=BBBBI')
+# struct ndmsg.
 _NEIGHBOUR = struct.Struct('=BxxxiHBB')
 
 _IP_BYTES: Mapping[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _MAC_BYTES = 6
-_SEQUENCE = 1
-# The kernel gives no more at once (netlink_recvmsg()).
-_ROOM = 2**15
-_PATIENCE = 1.0
-_ATTEMPTS = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,18 +69,7 @@ class NeighbourSocket:
     """
 
     def __init__(self) -> None:
-        try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        except OSError as exc:
-            raise exceptions.SourceError(f'no rtnetlink socket: {exc}') from exc
-        try:
-            self._socket.settimeout(_PATIENCE)
-            self._socket.bind((0, 0))
-            # Whoever else sends us anything gets an error now.
-            self._socket.connect((0, 0))
-        except OSError as exc:
-            self._socket.close()
-            raise exceptions.SourceError(f'rtnetlink socket: {exc}') from exc
+        self._client = netlink_client.NetlinkClient(socket.NETLINK_ROUTE)
 
     def __enter__(self) -> 'NeighbourSocket':
         return self
@@ -106,14 +80,15 @@ class NeighbourSocket:
         exc: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        self._socket.close()
+        self._client.close()
 
     def addresses(self) -> tuple[LocalAddress, ...]:
         """Return all addresses of the namespace.
 
         :raises SourceError: they could not be read, or not all of them
         """
-        return addresses(self._dump(RTM_GETADDR, RTM_NEWADDR, _ADDRESS.size))
+        request, least = device_addresses.request(), device_addresses.FIXED.size
+        return addresses(self._client.dump(request, device_addresses.RTM_NEWADDR, least, bytes))
 
     def neighbours(self) -> Neighbours:
         """Return the MAC addresses of each neighbour that has been resolved.
@@ -122,83 +97,11 @@ class NeighbourSocket:
 
         :raises SourceError: they could not be read, or not all of them
         """
-        return neighbours(self._dump(RTM_GETNEIGH, RTM_NEWNEIGH, _NEIGHBOUR.size))
-
-    def _dump(self, asking: int, kind: int, least: int) -> list[bytes]:
-        """Return the whole dump, message by message, of both families."""
-        for _ in range(_ATTEMPTS):
-            try:
-                bodies, is_interrupted = self._ask(asking, kind, least)
-            except OSError as exc:
-                raise exceptions.SourceError(f'rtnetlink: {exc}') from exc
-            if not is_interrupted:
-                return bodies
-        raise exceptions.InconsistentTable('rtnetlink: what is dumped changes all the time')
-
-    def _ask(self, asking: int, kind: int, least: int) -> tuple[list[bytes], bool]:
-        size, flags = _HEADER.size + least, NLM_F_REQUEST | NLM_F_DUMP
-        self._socket.send(_HEADER.pack(size, asking, flags, _SEQUENCE, 0) + bytes(least))
-        bodies: list[bytes] = []
-        is_interrupted = False
-        while True:
-            data, _, received, _ = self._socket.recvmsg(_ROOM)
-            if received & socket.MSG_TRUNC:
-                raise exceptions.SourceError(f'rtnetlink: a message of more than {_ROOM} bytes')
-            part = split(data, kind, least)
-            bodies += part.bodies
-            is_interrupted |= part.is_interrupted
-            if part.is_last:
-                return bodies, is_interrupted
+        request = netlink_client.dump_request(RTM_GETNEIGH, bytes(_NEIGHBOUR.size))
+        return neighbours(self._client.dump(request, RTM_NEWNEIGH, _NEIGHBOUR.size, bytes))
 
 
-# --- bytes into what they say -------------------------------------------------
-
-
-@dataclasses.dataclass(slots=True)
-class Part:
-    """What one buffer of a dump holds: the messages without their headers."""
-
-    bodies: list[bytes]
-    is_last: bool = False
-    is_interrupted: bool = False
-
-
-def split(buffer: bytes, kind: int, least: int) -> Part:
-    """Return the messages of a buffer.
-
-    :param kind: nlmsg_type of the answers
-    :param least: bytes that each of them has at least
-    :raises SourceError: it is no part of such a dump
-    """
-    part, place = Part([]), 0
-    while place < len(buffer):
-        if part.is_last or len(buffer) - place < _HEADER.size:
-            raise exceptions.SourceError('rtnetlink: more bytes than messages')
-        size, found, flags, sequence, _ = _HEADER.unpack_from(buffer, place)
-        body = buffer[place + _HEADER.size : place + size]
-        if sequence != _SEQUENCE or size != _HEADER.size + len(body):
-            raise exceptions.SourceError(f'rtnetlink: a message of {size} bytes to {sequence}')
-        part.is_interrupted |= bool(flags & NLM_F_DUMP_INTR)
-        if found in (NLMSG_DONE, NLMSG_ERROR):
-            part.is_last = _end(body)
-        elif found == kind and len(body) >= least:
-            part.bodies.append(body)
-        else:
-            raise exceptions.SourceError(f'rtnetlink: a message of type {found}')
-        place += size + 3 & ~3
-    return part
-
-
-def _end(body: bytes) -> bool:
-    """Return that a dump ended well.
-
-    :raises SourceError: it did not
-    """
-    number = -struct.unpack_from('=i', body)[0] if len(body) >= 4 else 0
-    if number:
-        name = errno.errorcode.get(number, str(number))
-        raise exceptions.SourceError(f'rtnetlink: the kernel refuses: {name}')
-    return True
+# --- messages into what they say ----------------------------------------------
 
 
 def addresses(bodies: Iterable[bytes]) -> tuple[LocalAddress, ...]:
@@ -208,13 +111,11 @@ def addresses(bodies: Iterable[bytes]) -> tuple[LocalAddress, ...]:
     """
     found = []
     for body in bodies:
-        family, length, _, _, interface = _ADDRESS.unpack_from(body)
-        values = _values(body, _ADDRESS)
-        # Of a point-to-point link IFA_ADDRESS, and so the prefix, is the peer's.
-        far = _ip(family, values.get(IFA_ADDRESS, b''))
-        own = _ip(family, values.get(IFA_LOCAL, b'')) or far
+        address = device_addresses.parse(memoryview(body))
+        own, far = (_ip(address.family, each) for each in (address.own, address.far))
         if own is not None:
-            found.append(LocalAddress(own, _network(far or own, length), interface))
+            prefix = _network(far or own, address.prefix_length)
+            found.append(LocalAddress(own, prefix, address.device))
     return tuple(found)
 
 

@@ -42,3 +42,8 @@ def walk(data: memoryview) -> Iterator[tuple[int, memoryview]]:
             )
         yield kind & _TYPE, data[place + HEADER.size : place + size]
         place += size + 3 & ~3
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """Return an attribute, padded to whole words."""
+    return HEADER.pack(HEADER.size + len(value), kind) + value + bytes(-len(value) % 4)

@@ -22,18 +22,16 @@ answer that was cut between two counters for a whole one.
 
 from collections.abc import Mapping
 import dataclasses
-import errno
 import os
 import socket
 import struct
 
 from oie import exceptions
 from oie.sources import netlink_attributes
+from oie.sources import netlink_client
 
 Counters = Mapping[str, int]
 
-NLMSG_ERROR = 2
-NLM_F_REQUEST = 0x1
 RTM_NEWLINK = 16
 RTM_GETLINK = 18
 
@@ -49,15 +47,11 @@ IFLA_VF_STATS = 8
 # reads the "good octets received" of the function itself (PVFGORC), i40e and ice of its VSI.
 _COUNTERS = {0: 'rx_packets', 1: 'tx_packets', 2: 'rx_bytes', 3: 'tx_bytes'}
 
-# struct nlmsghdr and ifinfomsg.
-_HEADER = struct.Struct('=IHHII')
+# struct ifinfomsg.
 _LINK = struct.Struct('=BxHiII')
 
 # 296 bytes for each virtual function, and its list is an attribute of 64 KiB at most.
 _ROOM = 2**17
-_SEQUENCE = 1
-# The answer is there when send() returns. If not, it does not come.
-_PATIENCE = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,27 +70,19 @@ def ask(index: int) -> bytes:
 
     :raises SourceError: there is no answer, or a part of it only
     """
+    buffer = memoryview(bytearray(_ROOM))
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as connection:
-            connection.settimeout(_PATIENCE)
-            connection.bind((0, 0))
-            # Whoever else sends us anything gets an error now.
-            connection.connect((0, 0))
-            connection.send(request(index))
-            answer, _, flags, _ = connection.recvmsg(_ROOM)
-    except OSError as exc:
+        with netlink_client.NetlinkClient(socket.NETLINK_ROUTE, buffer=buffer) as client:
+            return bytes(client.ask(request(index)))
+    except exceptions.SourceError as exc:
         raise exceptions.SourceError(f'network device {index}: {exc}') from exc
-    if flags & socket.MSG_TRUNC:
-        raise exceptions.SourceError(f'network device {index}: more than {_ROOM} bytes')
-    return answer
 
 
 def request(index: int) -> bytes:
     """Return the message that asks for a device with its virtual functions."""
     mask = netlink_attributes.HEADER.pack(8, IFLA_EXT_MASK) + struct.pack('=I', RTEXT_FILTER_VF)
     body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0) + mask
-    size = _HEADER.size + len(body)
-    return _HEADER.pack(size, RTM_GETLINK, NLM_F_REQUEST, _SEQUENCE, 0) + body
+    return netlink_client.request(RTM_GETLINK, body)
 
 
 def parse(answer: bytes) -> Link:
@@ -107,27 +93,13 @@ def parse(answer: bytes) -> Link:
     :raises SourceError: it is no answer about a device, or contradicts itself
     """
     name, functions = '', dict[int, Counters]()
-    for kind, value in netlink_attributes.walk(_body(memoryview(answer))):
+    body = netlink_client.only(memoryview(answer), RTM_NEWLINK, _LINK.size)
+    for kind, value in netlink_attributes.walk(body[_LINK.size :]):
         if kind == IFLA_IFNAME:
             name = os.fsdecode(bytes(value).rstrip(b'\0'))
         elif kind == IFLA_VFINFO_LIST:
             functions = _functions(value)
     return Link(name, functions)
-
-
-def _body(message: memoryview) -> memoryview:
-    """Return the attributes of the one message that an answer is."""
-    if len(message) < _HEADER.size:
-        raise exceptions.SourceError(f'a netlink answer of {len(message)} bytes')
-    size, kind, _, sequence, _ = _HEADER.unpack_from(message)
-    if sequence != _SEQUENCE or size > len(message):
-        raise exceptions.SourceError(f'a netlink answer to {sequence} of {size} bytes')
-    if kind == NLMSG_ERROR and size >= _HEADER.size + 4:
-        number = -struct.unpack_from('=i', message, _HEADER.size)[0]
-        raise exceptions.SourceError(f'refused: {errno.errorcode.get(number, str(number))}')
-    if kind != RTM_NEWLINK or size < _HEADER.size + _LINK.size:
-        raise exceptions.SourceError(f'a netlink answer of type {kind} with {size} bytes')
-    return message[_HEADER.size + _LINK.size : size]
 
 
 def _functions(listed: memoryview) -> dict[int, Counters]:

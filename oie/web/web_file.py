@@ -28,7 +28,7 @@ from typing import Any
 import yaml
 
 from oie import exceptions
-from oie.web import yaml_values
+from oie.config import yaml_values
 
 MOST_BYTES = 1024 * 1024
 HEADERS: Mapping[str, tuple[str, ...]] = {

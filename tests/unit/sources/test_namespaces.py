@@ -31,7 +31,7 @@ def entered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         os.fstat(namespace)
         threads.append(threading.current_thread().name)
 
-    monkeypatch.setattr(namespaces, '_setns', setns)
+    monkeypatch.setattr(namespaces, 'setns', setns)
     return threads
 
 
@@ -88,7 +88,7 @@ def test_missing_right_is_named(path: str, monkeypatch: pytest.MonkeyPatch) -> N
     def setns(namespace: int) -> None:
         raise PermissionError(1, 'Operation not permitted')
 
-    monkeypatch.setattr(namespaces, '_setns', setns)
+    monkeypatch.setattr(namespaces, 'setns', setns)
 
     with pytest.raises(exceptions.SourceError, match='CAP_SYS_ADMIN'):
         namespaces.run_in(path, lambda: None)

@@ -17,6 +17,7 @@ A pair of local sockets stands for the kernel: one without a name is taken for i
 
 from collections.abc import Iterator
 import errno
+import gc
 import socket
 import time
 
@@ -147,3 +148,17 @@ def test_socket_of_ours_has_a_port() -> None:
     # NETLINK_ROUTE is where there is a network at all.
     with netlink_socket.connect(0) as connection:
         assert connection.port_id > 0
+
+
+def test_closed_socket_leaves_nothing_to_the_garbage_collector(pair: Pair) -> None:
+    """One is opened in every cycle, and the collector seldom comes."""
+    gc.collect()
+    gc.disable()
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with theirs, netlink_socket.NetlinkSocket(ours):
+            pass
+        del ours, theirs
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -43,6 +43,18 @@ class Loader(yaml.BaseLoader):
         return made
 
 
+def parsed(data: bytes) -> object:
+    """Return what a document holds, of scalars only texts.
+
+    :raises ValueError: it is no YAML
+    """
+    try:
+        return yaml.load(data, Loader)  # noqa: S506 - a BaseLoader makes only texts
+    except (yaml.YAMLError, RecursionError, ValueError) as exc:
+        reason = ' '.join(str(exc).split())
+        raise ValueError(f'it is not YAML: {reason}') from exc
+
+
 def section(tree: object, name: str, known: Iterable[str]) -> Mapping[str, Any]:
     """Return a mapping that has none but known keys."""
     found = mapping(tree, name)
