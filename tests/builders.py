@@ -487,6 +487,59 @@ def ledger_health(**more: Any) -> model.LedgerHealth:
     return model.LedgerHealth(**{**values, **more})
 
 
+def project_usage(
+    *found: model.ProjectUsage, **more: Any
+) -> model.Reading[tuple[model.ProjectUsage, ...] | None]:
+    """Return the usage of these projects, by default of two that share an id."""
+    usage = found or (project_used(), project_used(name='tagged', vcpu_hours=1.5))
+    values: dict[str, Any] = {'read_at': NOW - 60, 'seconds': 2.5}
+    return model.Reading(value=usage, **{**values, **more})
+
+
+def project_used(name: str = 'web', **more: Any) -> model.ProjectUsage:
+    """Return what a project has used, every number another one."""
+    labels = model.Labels.of(
+        project_id='8f0f3c0e5d6a4b7c9e1d2f3a4b5c6d7e',
+        project_name=name,
+        domain_name='Default',
+        domain_id='default',
+    )
+    values: dict[str, Any] = {
+        'labels': labels,
+        'vcpu_hours': 12.5,
+        'memory_mb_hours': 51200.0,
+        'weighted_vcpu_hours': 18.75,
+        'weighted_memory_mb_hours': 61440.0,
+        'memory_usage': 60.0,
+    }
+    return model.ProjectUsage(**{**values, **more})
+
+
+def project_usage_health(**more: Any) -> model.ProjectUsageHealth:
+    """Return how the reading of project usage goes, every number another one."""
+    values: dict[str, Any] = {
+        'succeeded_at': NOW - 60,
+        'seconds': 2.5,
+        'updates': 7,
+        'failures': {'connect': 2, 'malformed': 0},
+        'projects': 3,
+        'instances': 41,
+        'remembered': 59,
+        'weights_read_at': NOW - 3000,
+        'clock_skew_seconds': -0.25,
+    }
+    return model.ProjectUsageHealth(**{**values, **more})
+
+
+def host_project(project_uuid: str = '8f0f3c0e5d6a4b7c9e1d2f3a4b5c6d7e') -> model.HostProject:
+    """Return what the instances of a project have used on this host."""
+    return model.HostProject(
+        labels=model.Labels.of(project_uuid=project_uuid),
+        vcpu_seconds=7200.5,
+        memory_mb_seconds=7372800.0,
+    )
+
+
 def guest_os(**more: Any) -> model.GuestOs:
     """Return a Windows that Nova's image properties told of a minute ago; it needs two units."""
     values: dict[str, Any] = {
@@ -532,6 +585,88 @@ def guest_os_health(**more: Any) -> model.GuestOsHealth:
         'failures': {'not_connected': 3, 'timeout': 1},
     }
     return model.GuestOsHealth(**{**values, **more})
+
+
+ROUTER = '27e6b9c0-73c4-4624-9481-eb5c90f109bd'
+NETWORK = '4f5b1c74-56a8-4fbc-8e4e-c30f620b11bd'
+
+
+def netns_device(netns: str, name: str = 'qg-aabbcc1', **more: Any) -> model.NamespaceDevice:
+    """Return a device that is up and has forwarded traffic; each counter has its own number."""
+    counters = dict(enumerate(model.LinkStatistics._fields, 1))
+    values: dict[str, Any] = {
+        'labels': model.Labels.of(netns=netns, device=name),
+        'name': name,
+        'index': 7,
+        'mac': 'fa:16:3e:00:01:01',
+        'mtu': 1500,
+        'is_up': True,
+        'operstate': 'up',
+        'addresses': ('203.0.113.10/24', '2001:db8:1::10/64'),
+        'statistics': model.LinkStatistics(*(1000 + number for number in counters)),
+    }
+    return model.NamespaceDevice(**{**values, **more})
+
+
+def netns(name: str = f'qrouter-{ROUTER}', **more: Any) -> model.Namespace:
+    """Return the namespace of a router with an external device and an internal one."""
+    values: dict[str, Any] = {
+        'labels': model.Labels.of(netns=name),
+        'name': name,
+        'kind': 'router',
+        'uuid': ROUTER,
+        'devices': (
+            netns_device(name),
+            netns_device(name, 'qr-aabbcc2', addresses=('10.0.0.1/24',), index=8),
+        ),
+        'conntrack_entries': 81,
+        'conntrack_maximum': 262_144,
+        'snmp': {
+            ('Ip', 'ForwDatagrams'): 91,
+            ('Ip', 'OutNoRoutes'): 92,
+            ('Tcp', 'CurrEstab'): 93,
+            ('Tcp', 'RetransSegs'): 94,
+            ('Tcp', 'InErrs'): 95,
+            ('Udp', 'InErrors'): 96,
+            ('Udp', 'NoPorts'): 97,
+        },
+        'sockstat': {
+            ('sockets', 'used'): 101,
+            ('TCP', 'inuse'): 102,
+            ('TCP', 'tw'): 103,
+            ('UDP', 'inuse'): 104,
+        },
+        'proc': {'nat_conntrack': 81.0},
+    }
+    return model.Namespace(**{**values, **more})
+
+
+def dhcp_netns(**more: Any) -> model.Namespace:
+    """Return the namespace of a DHCP server: a port of Open vSwitch, and two failed parts."""
+    name = f'qdhcp-{NETWORK}'
+    port = netns_device(
+        name, 'tap0a0b0c0d-01', operstate='unknown', addresses=('10.0.0.2/24',), mtu=None
+    )
+    values: dict[str, Any] = {
+        'name': name,
+        'kind': 'dhcp',
+        'uuid': NETWORK,
+        'devices': (port,),
+        'conntrack_entries': None,
+        'conntrack_maximum': None,
+        'snmp': {},
+        'failures': {'conntrack': 'EPERM', 'snmp': 'ENOENT'},
+    }
+    return netns(**{**values, 'labels': model.Labels.of(netns=name), **more})
+
+
+def namespaces(*found: model.Namespace, **more: Any) -> model.Reading[model.NamespaceTable | None]:
+    """Return a reading of these namespaces and of five that were left out."""
+    table = model.NamespaceTable(
+        found=len(found) + 5, filtered=3, skipped={'vanished': 2, 'stale': 0}, namespaces=found
+    )
+    values: dict[str, Any] = {'value': table, 'read_at': NOW - 0.25, 'seconds': 0.0123456}
+    return model.Reading(**{**values, **more})
 
 
 def reading(*instances: model.Instance, **more: Any) -> model.Reading[tuple[model.Instance, ...]]:
@@ -608,6 +743,9 @@ def node() -> model.Snapshot:
         guest_os_health=guest_os_health(),
         usage=usage_of(scanning, quiet),
         ledger=ledger_health(),
+        host_projects=(host_project(),),
+        project_usage=project_usage(),
+        project_usage_health=project_usage_health(),
         hypervisor=hypervisor(),
         flows=flows(
             address_flows(
@@ -627,6 +765,8 @@ def node() -> model.Snapshot:
             ambiguous=2,
         ),
         threats=listed(scanning.definition, quiet.definition),
+        namespaces=namespaces(netns(), dhcp_netns()),
+        namespaces_health=model.NamespacesHealth(errors={'vanished': 2, 'stale': 0}),
         cycle=cycle(),
         web=model.WebStatistics(
             requests={'2xx': 12, '4xx': 1},
@@ -636,6 +776,7 @@ def node() -> model.Snapshot:
             config_errors=4,
             is_public_without_authentication=False,
         ),
+        reloads=model.Reloads(is_ok=True, errors=5, succeeded_at=NOW - 7200, waiting=6),
     )
 
 

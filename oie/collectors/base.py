@@ -43,6 +43,7 @@ class Resource(enum.Enum):
     CONTACTS = 'contacts of an instance with a list'
     USAGE = 'what an instance has used'
     GUEST = 'operating system of a guest, with its instance'
+    ROUTER = 'router that forwards to the outside here'
 
 
 Columns = Mapping[Resource, tuple[Column, ...]]

@@ -50,7 +50,7 @@ def options(**overrides: Any) -> cfg.ConfigOpts:
 
 def collectors(**overrides: Any) -> dict[str, base.Collector]:
     """Return every collector of every metric set, with these options."""
-    return wiring.collectors(options(exporter__metric_sets='oie,libvirt_nova', **overrides))
+    return wiring.collectors(options(exporter__metric_sets='oie,libvirt_nova,netns', **overrides))
 
 
 def collector(name: str, **overrides: Any) -> base.Collector:
@@ -60,7 +60,12 @@ def collector(name: str, **overrides: Any) -> base.Collector:
 
 def everything(**overrides: Any) -> dict[str, base.Collector]:
     """Return every collector with everything that is optional switched on."""
-    return collectors(collector__optional=','.join(ALL_OPTIONAL), **{**ALL_SWITCHES, **overrides})
+    chosen = {
+        'collector__optional': ','.join(ALL_OPTIONAL),
+        'netns__interface_metrics': model.LinkStatistics._fields,
+        'netns__statistics': ('Tcp.CurrEstab',),
+    }
+    return collectors(**{**chosen, **ALL_SWITCHES, **overrides})
 
 
 def families(
