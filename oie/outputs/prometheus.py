@@ -18,8 +18,8 @@ labels that do not change.
 """
 
 from collections.abc import Iterable
-from collections.abc import Iterator
 import dataclasses
+import io
 import logging
 import math
 import zlib
@@ -35,6 +35,8 @@ CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 # than they save bytes.
 GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
+
+Samples = list[tuple[model.Labels, float | int]]
 
 _TYPES = {
     model.Kind.GAUGE: 'gauge',
@@ -59,49 +61,64 @@ class Renderer:
 
     def __init__(self) -> None:
         self._texts: dict[model.Labels, str] = {}
+        # Those of the last cycle, while the next is written down.
+        self._known: dict[model.Labels, str] = {}
         self._failures = failures.LastingFailures(LOG)
         self._doubled: frozenset[str] = frozenset()
 
     def render(self, families: Iterable[model.Family]) -> Exposition:
-        """Return the exposition of one cycle."""
-        lines: list[str] = []
-        series = 0
-        known, self._texts = self._texts, {}
-        doubled: dict[str, str] = {}
-        for name, group in _by_name(families).items():
-            lines.append(_header(group[0].meter))
-            before = len(lines)
-            lines.extend(self._samples(name, group, known, doubled))
-            series += len(lines) - before
-        self._report(doubled)
-        text = ''.join(lines).encode('utf-8', 'replace')
-        return Exposition(text, _gzip(text), series)
+        """Return the exposition of one cycle.
 
-    def _samples(
-        self,
-        name: str,
-        group: list[model.Family],
-        known: dict[model.Labels, str],
-        doubled: dict[str, str],
-    ) -> Iterator[str]:
-        """Give the lines of one name; of two with equal labels only the first.
+        Name by name, so that the lines of only one are in memory beside the bytes.
+        """
+        text, gzipped = io.BytesIO(), io.BytesIO()
+        compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
+        series = 0
+        self._known, self._texts = self._texts, {}
+        doubled: dict[str, str] = {}
+        for group in _by_name(families).values():
+            lines = self._lines(group, doubled)
+            series += len(lines)
+            block = (_header(group[0].meter) + ''.join(lines)).encode('utf-8', 'replace')
+            text.write(block)
+            gzipped.write(compressor.compress(block))
+        gzipped.write(compressor.flush())
+        self._known = {}
+        self._report(doubled)
+        return Exposition(text.getvalue(), gzipped.getvalue(), series)
+
+    def _lines(self, group: list[model.Family], doubled: dict[str, str]) -> list[str]:
+        """Return the lines of one name; of two with equal labels only the first.
 
         Prometheus would refuse the whole scrape for the second.
         """
-        texts = self._texts
+        lines: list[str] = []
         shown: dict[str, set[str]] = {}
         for family in group:
-            start = f'{name}{family.suffix}'
-            seen = shown.setdefault(start, set())
-            for labels, value in family.samples:
-                text = texts.get(labels)
-                if text is None:
-                    text = texts[labels] = known.get(labels) or _labels(labels)
-                if text in seen:
-                    doubled.setdefault(start, text)
-                    continue
-                seen.add(text)
-                yield f'{start}{text} {_number(value)}\n'
+            start = f'{family.meter.prometheus}{family.suffix}'
+            seen, samples = shown.setdefault(start, set()), family.samples
+            texts = self._label_texts(samples)
+            fresh = set(texts)
+            if len(fresh) < len(texts) or not seen.isdisjoint(fresh):
+                texts, samples = _only_first(start, texts, samples, seen, doubled)
+            seen |= fresh
+            # Most values are integers: here they cost no call.
+            lines += [
+                f'{start}{text} {value if value.__class__ is int else _number(value)}\n'
+                for text, (_, value) in zip(texts, samples, strict=True)
+            ]
+        return lines
+
+    def _label_texts(self, samples: Samples) -> list[str]:
+        """Return the text of each label set, that of the last cycle if it was there."""
+        texts, known = self._texts, self._known
+        found = []
+        for labels, _ in samples:
+            text = texts.get(labels)
+            if text is None:
+                text = texts[labels] = known.get(labels) or _labels(labels)
+            found.append(text)
+        return found
 
     def _report(self, doubled: dict[str, str]) -> None:
         for name, text in doubled.items():
@@ -142,14 +159,22 @@ def _escape_help(text: str) -> str:
     return text.replace('\\', r'\\').replace('\n', r'\n')
 
 
+def _only_first(
+    start: str, texts: list[str], samples: Samples, seen: set[str], doubled: dict[str, str]
+) -> tuple[list[str], Samples]:
+    """Return texts and samples without those whose labels were there before; note one of them."""
+    found: dict[str, tuple[model.Labels, float | int]] = {}
+    for text, sample in zip(texts, samples, strict=True):
+        if text in seen or text in found:
+            doubled.setdefault(start, text)
+        else:
+            found[text] = sample
+    return list(found), list(found.values())
+
+
 def _number(value: float | int) -> str:
     if value.__class__ is int:
         return str(value)
     if math.isfinite(value):
         return repr(float(value))
     return 'NaN' if math.isnan(value) else '+Inf' if value > 0 else '-Inf'
-
-
-def _gzip(text: bytes) -> bytes:
-    compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
-    return compressor.compress(text) + compressor.flush()
