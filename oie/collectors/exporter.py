@@ -156,6 +156,28 @@ WEB_CONFIG_ERRORS = _meter(
     'Times the web configuration file had changed and could not be used.',
     kind=CUMULATIVE,
 )
+CONFIG_OK = _meter(
+    'oie_exporter_config_ok',
+    '1',
+    'Whether the configuration files were right when they were last read; 0: none of it is used.',
+)
+CONFIG_ERRORS = _meter(
+    'oie_exporter_config_reload_errors_total',
+    'reload',
+    'Times the configuration files were read again and were wrong.',
+    kind=CUMULATIVE,
+)
+CONFIG_LOADED = _meter(
+    'oie_exporter_config_last_reload_success_timestamp_seconds',
+    's',
+    'Unix time at which the configuration files were last read and right.',
+    'own clock',
+)
+CONFIG_WAITING = _meter(
+    'oie_exporter_config_options_waiting',
+    'option',
+    'Options that the configuration files, as last read, set otherwise than what runs: restart.',
+)
 PUBLIC_WITHOUT_AUTHENTICATION = _meter(
     'oie_exporter_public_without_authentication',
     '1',
@@ -167,6 +189,8 @@ class ExporterCollector(base.Collector):
     """Figures about ourselves, present in every scrape."""
 
     GROUP = 'collector_exporter'
+    # Of instances it tells how many are shown, which is right where nobody reads any.
+    NEEDS = frozenset()
     METERS = (
         COLLECTION_ERRORS,
         COLLECTION_SECONDS,
@@ -192,6 +216,10 @@ class ExporterCollector(base.Collector):
         HTTP_CONNECTIONS,
         WEB_CONFIG_OK,
         WEB_CONFIG_ERRORS,
+        CONFIG_OK,
+        CONFIG_ERRORS,
+        CONFIG_LOADED,
+        CONFIG_WAITING,
         PUBLIC_WITHOUT_AUTHENTICATION,
     )
 
@@ -203,6 +231,7 @@ class ExporterCollector(base.Collector):
         yield from _caches(current)
         yield from _groups(current.cycle)
         yield from _http(current.web)
+        yield from _configuration(current.reloads)
         heap = _anonymous_bytes()
         yield from base.single(GO_HEAP, heap)
         yield from base.single(HEAP, heap)
@@ -249,19 +278,27 @@ def _http(web: model.WebStatistics) -> Iterator[model.Family]:
     yield from base.single(PUBLIC_WITHOUT_AUTHENTICATION, _as_number(exposed))
 
 
+def _configuration(reloads: model.Reloads) -> Iterator[model.Family]:
+    yield from base.single(CONFIG_OK, _as_number(reloads.is_ok))
+    yield from base.single(CONFIG_ERRORS, reloads.errors)
+    yield from base.single(CONFIG_LOADED, reloads.succeeded_at)
+    yield from base.single(CONFIG_WAITING, reloads.waiting)
+
+
 def _as_number(truth: bool | None) -> int | None:
     return None if truth is None else int(truth)
 
 
 def build_info() -> Iterator[model.Family]:
     """Give the version under our name and under that of the reference."""
-    version = model.Labels.of(version=_version())
-    yield model.Family(BUILD_INFO, [(version, 1)])
-    yield model.Family(PROMETHEUS_BUILD_INFO, [(version, 1)])
+    labels = model.Labels.of(version=version())
+    yield model.Family(BUILD_INFO, [(labels, 1)])
+    yield model.Family(PROMETHEUS_BUILD_INFO, [(labels, 1)])
 
 
 @functools.cache
-def _version() -> str:
+def version() -> str:
+    """Return the version of this exporter."""
     return importlib.metadata.version('oie')
 
 

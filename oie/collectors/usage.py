@@ -161,20 +161,52 @@ INSTANCES = model.Meter(
     help='Instances whose totals are remembered, those that left this host included.',
     source=_LEDGER,
 )
+HOST_PROJECT: tuple[base.Column, ...] = (
+    (
+        model.Meter(
+            prometheus='oie_host_project_vcpu_seconds_total',
+            unit='vcpu.s',
+            kind=model.Kind.CUMULATIVE,
+            help='Plugged vCPUs times seconds of all instances that the project ever had on this '
+            'host; the sum over all hosts, not over this and oie_project_vcpu_hours_total.',
+            source=_LEDGER,
+        ),
+        operator.attrgetter('vcpu_seconds'),
+    ),
+    (
+        model.Meter(
+            prometheus='oie_host_project_memory_mebibyte_seconds_total',
+            unit='MB.s',
+            kind=model.Kind.CUMULATIVE,
+            help='Memory of the flavors in MiB times seconds of all instances that the project '
+            'ever had on this host.',
+            source=_LEDGER,
+        ),
+        operator.attrgetter('memory_mb_seconds'),
+    ),
+)
 
 
 class UsageCollector(base.Collector):
     """What every instance has used since it was first seen on this host, and never falls."""
 
-    NEEDS = frozenset({'instances', 'usage', 'ledger'})
+    NEEDS = frozenset({'instances', 'usage', 'ledger', 'host_projects'})
     COLUMNS = {base.Resource.USAGE: USAGE}
-    METERS = (LAST_WRITE, WRITE_ERRORS, DURABLE, INSTANCES)
+    METERS = (
+        LAST_WRITE,
+        WRITE_ERRORS,
+        DURABLE,
+        INSTANCES,
+        *(meter for meter, _ in HOST_PROJECT),
+    )
 
     def collect(
         self, previous: model.Snapshot | None, current: model.Snapshot, notes: base.Notes
     ) -> Iterator[model.Family]:
         """Give the totals, and how the ledger is."""
         yield from super().collect(previous, current, notes)
+        rows = [(project.labels, project) for project in current.host_projects or ()]
+        yield from base.families(HOST_PROJECT, rows)
         ledger = current.ledger
         if ledger is None:
             return

@@ -32,7 +32,9 @@ HttpPath = option_types.HttpPath
 Licences = option_types.Licences
 ListenAddress = option_types.ListenAddress
 Names = option_types.Names
+Pattern = option_types.Pattern
 PluginNames = option_types.PluginNames
+ProcFiles = option_types.ProcFiles
 SocketPath = option_types.SocketPath
 Thresholds = option_types.Thresholds
 

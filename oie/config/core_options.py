@@ -14,9 +14,12 @@
 
 from oslo_config import cfg
 
+from oie.config import gate_options
 from oie.config import ledger_options
+from oie.config import netns_options
 from oie.config import option_types
 from oie.config import threat_options
+from oie.config import usage_options
 
 # Paths of the endpoint that the metrics may not take.
 RESERVED_PATHS = ('/', '/healthz', '/readyz', '/debug/log-level')
@@ -84,13 +87,14 @@ EXPORTER_OPTS = (
             {
                 'oie': 'the series whose names begin with oie',
                 'libvirt_nova': 'the four libvirt_nova_instance series of the older exporter',
+                'netns': 'the netns_network series of netns-exporter, where [netns] is enabled',
             },
             may_be_empty=False,
         ),
         default='oie',
         help='Families of series to publish, with commas between them. Add libvirt_nova while '
         'dashboards still ask for the names of the older exporter; it costs four series per '
-        'instance.',
+        'instance. Add netns while they ask for those of netns-exporter.',
     ),
     cfg.Opt(
         'socket_path',
@@ -105,6 +109,13 @@ EXPORTER_OPTS = (
         default='',
         help='Group that may use the socket, by name or number: the group that Ceilometer runs '
         'with. Empty: the group of the exporter itself.',
+    ),
+    cfg.Opt(
+        'documentation_url',
+        type=option_types.FeedUrl(),
+        default='',
+        help='Address of your copy of the documentation, such as https://docs.example.org/oie. '
+        'The status page of the endpoint then leads to it. Empty: no such link.',
     ),
 )
 
@@ -238,7 +249,10 @@ OPTS: tuple[tuple[cfg.OptGroup | None, tuple[cfg.Opt, ...]], ...] = (
     (COLLECTOR, COLLECTOR_OPTS),
     (DISK, DISK_OPTS),
     (EXPORTER, EXPORTER_OPTS),
+    (gate_options.GATE, gate_options.GATE_OPTS),
     (ledger_options.LEDGER, ledger_options.LEDGER_OPTS),
+    (netns_options.NETNS, netns_options.NETNS_OPTS),
     (threat_options.THREATS, threat_options.THREATS_OPTS),
     (threat_options.HOST_THREATS, threat_options.HOST_THREATS_OPTS),
+    (usage_options.USAGE, usage_options.USAGE_OPTS),
 )

@@ -10,7 +10,6 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-
 """Dates of clouds ↔ whole microseconds since 1970; without a zone they are UTC.
 
 Nova writes ``2026-11-21T20:17:46.000000`` and means UTC, Keystone and people add a zone.

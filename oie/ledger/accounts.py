@@ -219,6 +219,16 @@ class Account:
 
     # --- telling ------------------------------------------------------------
 
+    @property
+    def vcpu_ns(self) -> int:
+        """vCPUs times nanoseconds, 0 for never read."""
+        return int(self._vcpus.total or 0)
+
+    @property
+    def memory_mib_ns(self) -> int:
+        """MiB times nanoseconds, 0 for never read."""
+        return int(self._memory.total or 0)
+
     def usage(self, definition: model.Definition) -> model.Usage:
         """Return the totals."""
         disk = _sums(self._disks.values())
@@ -288,6 +298,15 @@ class Account:
         ) as exc:
             raise ValueError(f'not an account: {type(exc).__name__}: {exc}') from exc
         return account
+
+
+def times(text: str) -> tuple[int, int]:
+    """Return vCPU and MiB nanoseconds of what text() wrote.
+
+    :raises ValueError: nobody here wrote this
+    """
+    account = Account.parse(text)
+    return account.vcpu_ns, account.memory_mib_ns
 
 
 def memory_mib(instance: model.Instance) -> int | None:

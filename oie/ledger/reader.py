@@ -29,6 +29,7 @@ from typing import Protocol
 
 from oie import model
 from oie.ledger import accounts
+from oie.ledger import host_projects
 from oie.ledger import store
 from oie.ledger import writer
 
@@ -95,10 +96,12 @@ class LedgerReader:
         self._clock = clock
         self._accounts: dict[str, accounts.Account] | None = None
         self._stored: dict[str, tuple[float, str]] = {}
+        self._projects = host_projects.HostProjects()
         self._is_lost = False
         self._number = 0
         self._has_waited = False
         self._shown: dict[str, model.Usage] = {}
+        self._shown_projects: tuple[model.HostProject, ...] | None = None
         self._shown_at: float | None = None
         self._forget_at = clock.monotonic() + FORGET_INTERVAL
         self._durable_at = clock.monotonic()
@@ -106,7 +109,7 @@ class LedgerReader:
     def read(
         self, instances: tuple[model.Instance, ...], max_age: float, known: Set[str]
     ) -> dict[str, Any]:
-        """Return the fields ``usage`` and ``ledger`` of the snapshot.
+        """Return the fields ``usage``, ``ledger`` and ``host_projects`` of the snapshot.
 
         :param max_age: seconds up to which the time between two readings counts
         :param known: uuids of all instances there are; others have left
@@ -128,7 +131,11 @@ class LedgerReader:
             seconds=self._clock.monotonic() - begun,
             error='' if is_durable else status.error or _why_not(self._writer, max_age),
         )
-        return {'usage': usage, 'ledger': self._health(status, is_durable=is_durable)}
+        return {
+            'usage': usage,
+            'ledger': self._health(status, is_durable=is_durable),
+            'host_projects': self._shown_projects,
+        }
 
     def close(self) -> None:
         """Write what is left and let go of the file."""
@@ -150,6 +157,7 @@ class LedgerReader:
             self._accounts = {}
             self._stored = dict(status.found.accounts)
             self._is_lost = status.found.is_lost
+            self._projects.take_over(status.found)
         return status
 
     def _nothing(self, status: writer.Status, begun: float) -> dict[str, Any]:
@@ -178,8 +186,10 @@ class LedgerReader:
             uuid = instance.definition.uuid
             if (account := known.get(uuid)) is None:
                 account = known[uuid] = self._account(uuid, instance.read_at)
+                self._projects.arrive(uuid)
             life = f'{self._boot_id}/{instance.domain_id}'
             account.count(instance, life, max_age, self._units_of(uuid))
+            self._projects.note(uuid, instance.definition.project_uuid)
             text = account.text()
             self._stored[uuid] = (now, text)
             rows[uuid] = _row(instance, now, text)
@@ -203,7 +213,7 @@ class LedgerReader:
     def _leave(self, known: dict[str, accounts.Account], present: Set[str]) -> None:
         """Let go of the accounts of instances that left; their rows stay."""
         for uuid in known.keys() - present:
-            del known[uuid]
+            self._projects.leave(uuid, known.pop(uuid))
 
     def _forget(self) -> frozenset[str]:
         """Return who has been away for too long, once an hour."""
@@ -219,6 +229,7 @@ class LedgerReader:
         }
         for uuid in gone:
             del self._stored[uuid]
+            self._projects.forget(uuid)
         return frozenset(gone)
 
     # --- showing ------------------------------------------------------------
@@ -249,6 +260,7 @@ class LedgerReader:
             if account is not None:
                 shown[definition.uuid] = account.usage(definition)
         self._shown, self._shown_at = shown, self._clock.time()
+        self._shown_projects = self._projects.totals(known)
 
     def _usage_of(self, instances: tuple[model.Instance, ...]) -> tuple[model.Usage, ...]:
         uuids = (instance.definition.uuid for instance in instances)

@@ -10,37 +10,21 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""Rows of the ledger ↔ a file of SQLite that survives whatever ends us.
-
-A file that is not ours is never touched. One of ours that is damaged is put
-aside. Whoever holds the lock beside the file is the only one to write it.
-"""
+"""Rows of the ledger ↔ a file of SQLite that survives whatever ends us."""
 
 from collections.abc import Iterable
-from collections.abc import Iterator
 import contextlib
 import dataclasses
-import fcntl
-import logging
-import os
-import pathlib
 import sqlite3
-import stat
 
-from oie import exceptions
-
-LOG = logging.getLogger(__name__)
+from oie.ledger import accounts
+from oie.ledger import database
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x6F696501  # 'oie', 1
-BAD = '.bad'
-LOCK = '.lock'
+BAD = database.BAD
+LOCK = database.LOCK
 
-# https://www.sqlite.org/fileformat.html, the database header
-_MAGIC = b'SQLite format 3\0'
-_APPLICATION_ID_AT = slice(68, 72)
-_HEADER_BYTES = 100
-_BUSY_SECONDS = 5.0
 _TABLE = """
 CREATE TABLE instance (
     uuid TEXT PRIMARY KEY NOT NULL,
@@ -52,6 +36,17 @@ CREATE TABLE instance (
     vcpus INTEGER,
     memory_mib INTEGER,
     account TEXT NOT NULL
+)
+"""
+
+
+# What the instances of a project had used that nobody remembers any more; texts, because the
+# numbers grow beyond an INTEGER of SQLite. An older version leaves it alone.
+_FORGOTTEN = """
+CREATE TABLE IF NOT EXISTS forgotten (
+    project_uuid TEXT PRIMARY KEY NOT NULL,
+    vcpu_ns TEXT NOT NULL,
+    memory_mib_ns TEXT NOT NULL
 )
 """
 
@@ -73,7 +68,10 @@ class Row:
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 # A column of SQLite takes any type, whatever it was declared with.
-_READ = 'SELECT uuid, CAST(seen_at AS REAL), CAST(account AS TEXT) FROM instance'
+_READ = (
+    'SELECT uuid, CAST(project_uuid AS TEXT), CAST(seen_at AS REAL), CAST(account AS TEXT) '
+    'FROM instance'
+)
 _WRITE = (
     f'INSERT OR REPLACE INTO instance ({", ".join(_COLUMNS)}) '  # noqa: S608, our own names
     f'VALUES ({", ".join("?" * len(_COLUMNS))})'
@@ -86,19 +84,28 @@ class Found:
 
     :ivar accounts: seen_at and account by uuid
     :ivar is_lost: there were totals that cannot be read any more
+    :ivar projects: project_uuid by uuid
+    :ivar forgotten: vCPU and MiB nanoseconds of forgotten instances by project_uuid
     """
 
     accounts: dict[str, tuple[float, str]]
     is_lost: bool = False
+    projects: dict[str, str] = dataclasses.field(default_factory=dict)
+    forgotten: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
-class Store:
+class Store(database.Database):
     """The file of the ledger; one thread at a time may use it."""
 
-    def __init__(self, path: str) -> None:
-        self.path = pathlib.Path(path)
-        self._lock: int | None = None
-        self._connection: sqlite3.Connection | None = None
+    KIND = database.Kind(
+        option='[ledger] path',
+        application_id=APPLICATION_ID,
+        version=SCHEMA_VERSION,
+        table='instance',
+        schema=(_TABLE,),
+        additions=(_FORGOTTEN,),
+        of_whom='instances',
+    )
 
     def open(self) -> Found:
         """Lock the file, check it, make it if there is none, and return what it holds.
@@ -106,18 +113,8 @@ class Store:
         :raises LedgerHeld: another exporter has it
         :raises LedgerError: it cannot be used, and was left as it is
         """
-        with self._translated():
-            self._take_lock()
-            is_ours = self._identify()
-            try:
-                return self._load()
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as exc:
-                if not is_ours:
-                    raise
-                self._put_aside(exc)
-                return Found(self._load().accounts, is_lost=True)
+        found, is_lost = self._open(_read)
+        return dataclasses.replace(found, is_lost=is_lost)
 
     def write(self, rows: Iterable[Row], forgotten: Iterable[str]) -> None:
         """Write the rows and delete those of forgotten instances, all of it or nothing.
@@ -128,145 +125,45 @@ class Store:
             connection.executemany(
                 _WRITE, ([getattr(row, name) for name in _COLUMNS] for row in rows)
             )
-            connection.executemany(
-                'DELETE FROM instance WHERE uuid = ?', ((uuid,) for uuid in forgotten)
-            )
+            gone = [(uuid,) for uuid in forgotten]
+            if gone:
+                _fold(connection, gone)
+            connection.executemany('DELETE FROM instance WHERE uuid = ?', gone)
 
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._connection is not None:
-            # What cannot be written at the end is in the log beside the file.
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
-    # --- opening ------------------------------------------------------------
+def _read(connection: sqlite3.Connection) -> Found:
+    rows = connection.execute(_READ).fetchall()
+    return Found(
+        {uuid: (seen_at, account) for uuid, _, seen_at, account in rows},
+        projects={uuid: project for uuid, project, _, _ in rows},
+        forgotten=_forgotten(connection),
+    )
 
-    def _take_lock(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        path = f'{self.path}{LOCK}'
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        lock = os.open(path, flags, 0o600)
+
+def _forgotten(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+    found = {}
+    for project, vcpus, memory in connection.execute('SELECT * FROM forgotten'):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            holder = os.pread(lock, 20, 0).decode('ascii', 'replace').strip()
-            os.close(lock)
-            number = holder if holder.isdigit() else 'unknown'
-            raise exceptions.LedgerHeld(
-                f'{self.path} is kept by the oie-exporter with process id {number}: end that one, '
-                'or name another file in [ledger] path'
-            ) from exc
-        self._lock = lock
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f'{os.getpid()}\n'.encode('ascii'), 0)
+            found[project] = (int(vcpus), int(memory))
+        except ValueError as exc:
+            raise sqlite3.DatabaseError(f'the totals of project {project!r}: {exc}') from exc
+    return found
 
-    def _identify(self) -> bool:
-        """Return whether we wrote the file; False where there is none, or an empty one.
 
-        :raises LedgerError: it is another program's
-        """
-        # Made here, so that nobody else may read it whatever the umask is.
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        file = os.open(self.path, flags, 0o600)
-        try:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise self._refusal('is no file')
-            header = os.pread(file, _HEADER_BYTES, 0)
-        finally:
-            os.close(file)
-        if header and not header.startswith(_MAGIC):
-            raise self._refusal('is not a database of SQLite')
-        identity = int.from_bytes(header[_APPLICATION_ID_AT], 'big')
-        if identity not in (0, APPLICATION_ID):
-            raise self._refusal(f'was written by another program (application id {identity:#x})')
-        return identity == APPLICATION_ID
-
-    def _load(self) -> Found:
-        connection = sqlite3.connect(
-            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        self._connection = connection
-        try:
-            self._prepare(connection)
-            checked = connection.execute('PRAGMA quick_check(1)').fetchone()[0]
-            if checked != 'ok':
-                raise sqlite3.DatabaseError(checked)
-            rows = connection.execute(_READ).fetchall()
-        except BaseException:
-            connection.close()
-            self._connection = None
-            raise
-        return Found({uuid: (seen_at, account) for uuid, seen_at, account in rows})
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Make the table where there is none yet.
-
-        :raises LedgerError: there are other tables, or a newer version made ours
-        """
-        connection.execute('PRAGMA trusted_schema = OFF')
-        tables = {name for (name,) in connection.execute('SELECT name FROM sqlite_master')}
-        (version,) = connection.execute('PRAGMA user_version').fetchone()
-        if not tables:
-            # Before the write-ahead log is switched on: the header must tell whose it is.
-            with self._transaction():
-                connection.execute(_TABLE)
-                connection.execute(f'PRAGMA application_id = {APPLICATION_ID}')
-                connection.execute(f'PRAGMA user_version = {SCHEMA_VERSION}')
-        elif 'instance' not in tables:
-            raise self._refusal('holds tables of another program')
-        elif version != SCHEMA_VERSION:
-            raise self._refusal(f'has version {version}, this oie knows {SCHEMA_VERSION}')
-        connection.execute('PRAGMA journal_mode = WAL')
-        connection.execute('PRAGMA synchronous = NORMAL')
-
-    def _put_aside(self, reason: Exception) -> None:
-        aside = f'{self.path}{BAD}'
-        for suffix in ('', '-wal', '-shm'):
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(f'{self.path}{suffix}', f'{aside}{suffix}')
-        LOG.error(
-            '%s is damaged (%s); it is kept as %s and the totals of all instances begin anew: '
-            'check the disk, and bills of this interval',
-            self.path,
-            reason,
-            aside,
-        )
-        self._identify()
-
-    # --- parts --------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        if connection is None:
-            raise exceptions.LedgerError(f'{self.path} is not open')
-        connection.execute('BEGIN IMMEDIATE')
-        try:
-            yield connection
-            connection.execute('COMMIT')
-        except BaseException:
-            # A full disk has SQLite roll back by itself.
-            if connection.in_transaction:
-                connection.execute('ROLLBACK')
-            raise
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        # The last two: a text or a number that SQLite cannot hold.
-        except (OSError, sqlite3.Error, UnicodeError, OverflowError) as exc:
-            raise exceptions.LedgerError(
-                f'{self.path} cannot be used: {exc}; check the owner of its directory and the '
-                'free space'
-            ) from exc
-
-    def _refusal(self, what: str) -> exceptions.LedgerError:
-        return exceptions.LedgerError(
-            f'{self.path} {what}; it was left as it is: move it away, or name another file in '
-            '[ledger] path'
-        )
+def _fold(connection: sqlite3.Connection, gone: list[tuple[str]]) -> None:
+    """Add what instances have used to what is forgotten of their projects."""
+    sums = _forgotten(connection)
+    for uuid in gone:
+        row = connection.execute(
+            'SELECT project_uuid, CAST(account AS TEXT) FROM instance WHERE uuid = ?', uuid
+        ).fetchone()
+        # What nobody can read was in no sum.
+        with contextlib.suppress(ValueError):
+            if row is not None:
+                before = sums.get(row[0], (0, 0))
+                more = accounts.times(row[1])
+                sums[row[0]] = (before[0] + more[0], before[1] + more[1])
+    connection.executemany(
+        'INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)',
+        ((project, str(vcpus), str(memory)) for project, (vcpus, memory) in sums.items()),
+    )

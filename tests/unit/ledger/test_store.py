@@ -76,7 +76,8 @@ def test_rows_read_back(opened):
     other = dataclasses.replace(ROW, uuid='other', account='{"x":1}')
     fill(opened, ROW, other)
     expected = {ROW.uuid: (ROW.seen_at, '{}'), 'other': (ROW.seen_at, '{"x":1}')}
-    assert opened()[1] == store.Found(expected)
+    projects = dict.fromkeys(expected, ROW.project_uuid)
+    assert opened()[1] == store.Found(expected, projects=projects)
 
 
 def test_the_latest_row_of_an_instance_stays_and_the_forgotten_go(opened):
