@@ -97,17 +97,19 @@ class Publication:
 class Service:
     """Runs the cycles and keeps the latest publication.
 
+    :param source: None where no collector needs instances, as on a host without libvirt
     :param collectors: what makes samples, by name
     :param interval: seconds from the start of one cycle to that of the next
     :param expiration: seconds after which values that were not read anew end;
         never less than two intervals and the last cycle
     :param readers: what fills further fields of the snapshot, by the name of its group
+    :param on_end: called after each cycle, well or not; must return at once
     :param wait: waits so many seconds, or until ``stop``
     """
 
     def __init__(
         self,
-        source: InstancesSource,
+        source: InstancesSource | None,
         collectors: Mapping[str, collectors_base.Collector],
         renderer: Renderer,
         *,
@@ -115,6 +117,8 @@ class Service:
         interval: float,
         expiration: float,
         web: Callable[[], model.WebStatistics] = model.WebStatistics,
+        reloads: Callable[[], model.Reloads] = model.Reloads,
+        on_end: Callable[[], None] = lambda: None,
         readers: Mapping[str, Reader] | None = None,
         clock: Clock = time,
         wait: Callable[[float], object] | None = None,
@@ -129,6 +133,8 @@ class Service:
         self._interval = interval
         self._expiration = expiration
         self._web = web
+        self._reloads = reloads
+        self._on_end = on_end
         self._readers = dict(readers or {})
         self._failures = failures.LastingFailures(LOG)
         self._notes: dict[str, collectors_base.Notes] = {name: {} for name in collectors}
@@ -173,7 +179,8 @@ class Service:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout)
-        self._source.close()
+        if self._source is not None:
+            self._source.close()
         for reader in self._readers.values():
             reader.close()
 
@@ -192,10 +199,11 @@ class Service:
             LOG.debug('cycle failed', exc_info=True)
             self._cycle = dataclasses.replace(self._cycle, errors=self._cycle.errors + 1)
         self.ended += 1
+        self._on_end()
 
     def collect(self, started: float) -> model.Snapshot:
         """Read the sources; what has expired is left out."""
-        reading = self._source.read()
+        reading = self._read_instances()
         cleaning = self._clock.monotonic()
         served = self._served(reading)
         evicted = self._evict(reading, served)
@@ -207,7 +215,7 @@ class Service:
             errors=self._cycle.errors + bool(reading.error),
             evictions=self._cycle.evictions + evicted,
             cleanup_seconds=ended - cleaning,
-            groups={**self._cycle.groups, 'libvirt': _health(reading)},
+            groups={**self._cycle.groups, **self._libvirt(reading)},
         )
         if not reading.error:
             self._last_good_end = ended
@@ -217,9 +225,10 @@ class Service:
             taken_at=self._clock.time(),
             hostname=self._hostname,
             instances=dataclasses.replace(reading, value=served),
-            hypervisor=self._source.hypervisor(),
+            hypervisor=self._source.hypervisor() if self._source else model.Hypervisor(),
             cycle=self._cycle,
             web=self._web(),
+            reloads=self._reloads(),
             **further,
         )
 
@@ -244,19 +253,32 @@ class Service:
                 succeeded_at=snapshot.taken_at if is_success else last.succeeded_at,
                 series=sum(len(family.samples) for family in families),
             )
-        self._cycle = dataclasses.replace(self._cycle, groups=groups)
+        self._cycle = dataclasses.replace(
+            self._cycle, groups=groups, duration_seconds=self._clock.monotonic() - started
+        )
 
     def publish(self, snapshot: model.Snapshot, families: list[model.Family]) -> None:
         """Render once and swap the reference that everybody reads."""
         begun = self._clock.monotonic()
         exposition = self._renderer.render(iter(families))
-        self.published = Publication(snapshot, exposition, self._families)
-        self._previous = snapshot
         self._cycle = dataclasses.replace(
             self._cycle, render_seconds=self._clock.monotonic() - begun
         )
+        # Who shows the snapshot itself, as the page for people does, wants the whole cycle.
+        whole = dataclasses.replace(snapshot, cycle=self._cycle)
+        self.published = Publication(whole, exposition, self._families)
+        self._previous = snapshot
 
     # --- parts --------------------------------------------------------------
+
+    def _read_instances(self) -> model.Reading[tuple[model.Instance, ...]]:
+        if self._source is not None:
+            return self._source.read()
+        return model.Reading(value=(), read_at=self._clock.time(), seconds=0.0)
+
+    def _libvirt(self, reading: model.Reading[Any]) -> dict[str, model.GroupHealth]:
+        """Return how libvirt did, nothing where nobody asked it."""
+        return {} if self._source is None else {'libvirt': _health(reading)}
 
     def _read_further(
         self, instances: tuple[model.Instance, ...], known: Set[str]

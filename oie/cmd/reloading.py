@@ -14,11 +14,14 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import dataclasses
 import logging
+import time
 
 from oslo_config import cfg
 
 from oie import exceptions
+from oie import model
 from oie.cmd import log_level
 
 LOG = logging.getLogger(__name__)
@@ -76,16 +79,25 @@ def _reopen(handler: logging.FileHandler) -> str:
 class Reloader:
     """Compares the files with what runs.
 
+    ``statistics`` is swapped as a whole; any thread may read it.
+
     :param running: the values that the service was started with
     :param load: reads the files anew; raises ConfigError
     """
 
     def __init__(
-        self, running: Values, load: Callable[[], cfg.ConfigOpts], level: log_level.LogLevel
+        self,
+        running: Values,
+        load: Callable[[], cfg.ConfigOpts],
+        level: log_level.LogLevel,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._running = running
         self._load = load
         self._level = level
+        self._clock = clock
+        self.statistics = model.Reloads(is_ok=True, errors=0, succeeded_at=clock(), waiting=0)
 
     def reload(self) -> bool:
         """Apply what can be applied and say what cannot; return whether the files are right.
@@ -101,6 +113,8 @@ class Reloader:
             return True
         # Within the except clause oslo.log would add the same text once more.
         LOG.error('the configuration was not reloaded and stays as it was: %s', reason)
+        errors = (self.statistics.errors or 0) + 1
+        self.statistics = dataclasses.replace(self.statistics, is_ok=False, errors=errors)
         return False
 
     def _apply(self, new: Values) -> None:
@@ -109,6 +123,9 @@ class Reloader:
         if not self._running['DEFAULT', 'log_config_append']:
             self._level.set(level_of(new))
         waiting = changed(self._running, new) - RELOADED
+        self.statistics = dataclasses.replace(
+            self.statistics, is_ok=True, succeeded_at=self._clock(), waiting=len(waiting)
+        )
         if waiting:
             LOG.error(
                 'reloaded oie_log_level (%s); these changes need a restart: %s',

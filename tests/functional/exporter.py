@@ -36,6 +36,7 @@ from typing import Any
 from prometheus_client import parser
 
 from tests.functional import processes
+from tests.functional import web_site
 
 BIN = pathlib.Path(sys.executable).parent
 HOST = 'cmp1'
@@ -175,17 +176,28 @@ class Exporter:
     """The daemon with a directory, a port and a socket of its own.
 
     :param uri: of the hypervisor
-    :param settings: options by group that shall differ from the usual ones of the tests
+    :param settings: options by group that shall differ from the usual ones of the tests; a
+        tuple is an option that stands there once for each
     :param launcher: words before the command, which must end as the exporter itself (setpriv)
+    :param site: TLS and passwords of the endpoint
+    :param usual: options that the tests have otherwise than they are by default
     """
 
     def __init__(
-        self, uri: str, settings: Settings | None = None, *, launcher: Sequence[str] = ()
+        self,
+        uri: str,
+        settings: Settings | None = None,
+        *,
+        launcher: Sequence[str] = (),
+        site: web_site.Site | None = None,
+        usual: Settings = _USUAL,
     ) -> None:
         self.uri = uri
         self.port = processes.free_port()
+        self._usual = usual
         self._settings = settings or {}
         self._launcher = launcher
+        self._site = site
         self._directory: pathlib.Path | None = None
         self._program: processes.Program | None = None
 
@@ -274,16 +286,18 @@ class Exporter:
 
     def write_config(self) -> pathlib.Path:
         """Write the configuration; enough for a pollster without a daemon."""
-        own: Settings = {
+        own: dict[str, Mapping[str, object]] = {
             'exporter': {'listen_address': self.address, 'socket_path': self.socket},
             'ledger': {'path': self.directory / 'ledger.sqlite'},
             'libvirt': {'uri': self.uri, 'suspects_path': self.suspects},
         }
+        if self._site is not None:
+            own['exporter'] = {**own['exporter'], 'web_config_file': self._site.config}
         lines = []
-        for group in sorted(_USUAL.keys() | own.keys() | self._settings.keys()):
-            layers = (layer.get(group, {}) for layer in (_USUAL, own, self._settings))
+        for group in sorted(self._usual.keys() | own.keys() | self._settings.keys()):
+            layers = (layer.get(group, {}) for layer in (self._usual, own, self._settings))
             options = {name: value for layer in layers for name, value in layer.items()}
-            lines += [f'[{group}]', *(f'{name} = {value}' for name, value in options.items())]
+            lines += [f'[{group}]', *_lines(options)]
         self.socket.parent.mkdir(exist_ok=True)
         self.config.write_text('\n'.join([*lines, '']), encoding='utf-8')
         return self.config
@@ -293,15 +307,37 @@ class Exporter:
 
         :raises LabError: no answer within the time
         """
-        connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
+        answer, body = self.ask('GET', path, timeout=timeout)
+        return answer.status, body.decode()
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Return an answer and its body.
+
+        :param headers: instead of those that show who asks, where the endpoint wants to know
+        :raises LabError: no answer within the time
+        """
+        connection = self.connection(timeout)
+        usual = self._site.headers if self._site else {}
         try:
-            connection.request('GET', path)
+            connection.request(method, path, headers=usual if headers is None else dict(headers))
             answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+            return answer, answer.read()
         except (OSError, http.client.HTTPException) as exc:
             raise processes.LabError(f'{self.address}{path}: {exc!r}') from exc
         finally:
             connection.close()
+
+    def connection(self, timeout: float = 5.0) -> http.client.HTTPConnection:
+        """Return a connection to the endpoint that is made with its first request."""
+        if self._site is not None:
+            return self._site.connection(self.port, timeout)
+        return http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
 
     def scrape(self) -> Scrape:
         """Return what Prometheus would get now."""
@@ -435,6 +471,12 @@ class Watch:
             self.slowest = max(self.slowest, scrape.seconds)
             if not self.cycles or scrape.taken > self.cycles[-1].taken:
                 self.cycles.append(scrape)
+
+
+def _lines(options: Mapping[str, object]) -> Iterator[str]:
+    for name, value in options.items():
+        for one in value if isinstance(value, tuple) else (value,):
+            yield f'{name} = {one}'
 
 
 def _is_json(text: str) -> bool:

@@ -23,6 +23,7 @@ from typing import TypeVar
 import urllib.parse
 
 from tests.functional import processes
+from tests.functional import web_site
 
 _S = TypeVar('_S', bound='_Server')
 
@@ -33,8 +34,9 @@ class _Server:
     _program_name: str
     _ready_path: str
 
-    def __init__(self) -> None:
+    def __init__(self, site: web_site.Site | None = None) -> None:
         self.port = processes.free_port()
+        self.site = site
         self._directory: pathlib.Path | None = None
         self._program: processes.Program | None = None
 
@@ -52,7 +54,7 @@ class _Server:
 
     @property
     def url(self) -> str:
-        return f'http://127.0.0.1:{self.port}'
+        return f'{"https" if self.site else "http"}://127.0.0.1:{self.port}'
 
     @property
     def pid(self) -> int:
@@ -81,9 +83,12 @@ class _Server:
 
         :raises LabError: no answer, or one with an error status
         """
-        connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
+        if self.site is None:
+            connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
+        else:
+            connection = self.site.connection(self.port, timeout)
         try:
-            connection.request('GET', path)
+            connection.request('GET', path, headers=self.site.headers if self.site else {})
             answer = connection.getresponse()
             body = answer.read().decode()
         except (OSError, http.client.HTTPException) as exc:
@@ -113,15 +118,21 @@ class Prometheus(_Server):
 
     :param target: host:port
     :param interval: of scrapes, as Prometheus writes durations
+    :param site: TLS and passwords of the target, and of this server too
     """
 
     _program_name = 'prometheus'
     _ready_path = '/-/ready'
 
     def __init__(
-        self, target: str, *, metrics_path: str = '/metrics', interval: str = '1s'
+        self,
+        target: str,
+        *,
+        metrics_path: str = '/metrics',
+        interval: str = '1s',
+        site: web_site.Site | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(site)
         self._target = target
         self._metrics_path = metrics_path
         self._interval = interval
@@ -148,6 +159,7 @@ class Prometheus(_Server):
             'job_name': 'oie',
             'metrics_path': self._metrics_path,
             'static_configs': [{'targets': [self._target]}],
+            **(self.site.scraping() if self.site else {}),
         }
         every = {'scrape_interval': self._interval, 'scrape_timeout': self._interval}
         # JSON is YAML too.
@@ -159,6 +171,7 @@ class Prometheus(_Server):
             f'--storage.tsdb.path={directory / "data"}',
             f'--web.listen-address=127.0.0.1:{self.port}',
             '--log.level=warn',
+            *([f'--web.config.file={self.site.config}'] if self.site else []),
         )
 
     def _api(self, name: str, **parameters: str) -> dict[str, Any]:

@@ -13,7 +13,9 @@
 """The service as systemd and logrotate see it: units, notices, signals, sockets, rotation."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
+import concurrent.futures
 import contextlib
 import os
 import pathlib
@@ -21,6 +23,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -34,6 +37,9 @@ ROTATION = ROOT / 'etc/logrotate.d/oie'
 # The test driver of libvirt: no daemon, no guests that could end.
 URI = f'test://{ROOT}/etc/oie/demo/node.xml'
 MOST_EXPOSURE = 3.5
+LOADED = 'oie_exporter_config_last_reload_success_timestamp_seconds'
+# Clients that have lines written to the log at once, and how often it is rotated meanwhile.
+WRITERS, ROTATIONS = 3, 8
 
 Program = Callable[[str], str]
 
@@ -209,6 +215,30 @@ def test_taken_port_ends_with_a_status_of_its_own(exporter: exporters.Exporter) 
     assert lines[-1].startswith(f'oie-exporter: cannot listen on {exporter.address}: ')
 
 
+@pytest.mark.parametrize(
+    ('text', 'status', 'reason'),
+    [
+        ('[collector]\ninterval = soon\n', 2, "'soon' is not a duration"),
+        ('[exporter]\nlisten_address = 192.0.2.1:9120\n', 1, 'cannot listen on 192.0.2.1:9120'),
+        ('[exporter]\nsocket_group = oie-no-such\n', 1, "there is no group 'oie-no-such'"),
+        ('[exporter]\nweb_config_file = /nowhere/web.yml\n', 2, 'cannot read /nowhere/web.yml'),
+        ('[DEFAULT]\nlog_file = /nowhere/oie.log\n', 2, 'the log cannot be written'),
+        ('[conntrack]\nzone_map = nope\n', 2, 'nope'),
+    ],
+)
+def test_what_cannot_be_mended_by_waiting_ends_it_with_a_status_and_one_line(
+    text: str, status: int, reason: str, tmp_path: pathlib.Path
+) -> None:
+    usual = f'[exporter]\nlisten_address = 127.0.0.1:{processes.free_port()}\nsocket_path =\n'
+    config = tmp_path / 'oie.conf'
+    kept = usual if '[exporter]' not in text else text + f'socket_path = {tmp_path}/oie.sock\n'
+    config.write_text(kept if kept != usual else usual + text)
+    found, lines = _start(config)
+    assert (found, len(lines)) == (status, 1), lines
+    assert reason in lines[0]
+    assert lines[0].startswith('oie-exporter: ')
+
+
 # --- signals ----------------------------------------------------------------
 
 
@@ -226,19 +256,59 @@ def test_hangup_reloads_the_level_and_names_the_rest(
     processes.wait_for(lambda: 'need a restart' in _log_at(tmp_path), 10, 'the line')
     assert exporter.get('/debug/log-level') == (200, 'notice\n')
     assert 'restart: [collector] cpu_min\n' in _log_at(tmp_path)
+    assert _configuration(exporter.next_scrape()) == (1, 0, 1)
 
     exporter.config.write_text(f'{text}\n[nonsense]\n')
     os.kill(exporter.pid, signal.SIGHUP)
     processes.wait_for(lambda: 'was not reloaded' in _log_at(tmp_path), 10, 'the refusal')
     assert exporter.get('/debug/log-level') == (200, 'notice\n')
     assert 'unknown section [nonsense]' in _log_at(tmp_path)
+    refused = exporter.next_scrape()
+    assert _configuration(refused) == (0, 1, 1)
+
+    exporter.config.write_text(text)
+    os.kill(exporter.pid, signal.SIGHUP)
+    mended = exporter.wait_for(lambda now: _configuration(now) == (1, 1, 0), 'the mended file')
+    assert mended.value(LOADED) > refused.value(LOADED)  # type: ignore[operator]
 
 
-def test_report_is_written_while_all_goes_on(exporter: exporters.Exporter) -> None:
-    os.kill(exporter.pid, signal.SIGUSR2)
-    processes.wait_for(lambda: 'Calls in flight' in exporter.log, 10, 'the report')
-    assert 'oie-cycle' in exporter.log
-    assert exporter.get('/healthz') == (200, 'ok\n')
+def _configuration(scrape: exporters.Scrape) -> tuple[float | None, ...]:
+    """Return whether the files are right, how often they were not, what waits for a restart."""
+    names = ('ok', 'reload_errors_total', 'options_waiting')
+    return tuple(scrape.value(f'oie_exporter_config_{name}') for name in names)
+
+
+def test_report_is_written_without_secrets_while_all_goes_on() -> None:
+    settings = {
+        'conntrack': {'enabled': 'false'},
+        'ledger': {'enabled': 'false'},
+        'feed_customlist': {'proxy': 'http://me:hunter2@proxy.example.org:3128'},
+    }
+    # With a secret in it the file must not be readable by everybody.
+    mask = os.umask(0o077)
+    try:
+        exporter = exporters.Exporter(URI, settings)
+        exporter.start()
+    finally:
+        os.umask(mask)
+    with contextlib.closing(exporter):
+        os.kill(exporter.pid, signal.SIGUSR2)
+        processes.wait_for(lambda: 'Calls in flight' in exporter.log, 10, 'the report')
+        report = exporter.log
+        assert exporter.get('/healthz') == (200, 'ok\n')
+    for expected in (
+        'Threads',
+        'MainThread',
+        'oie-cycle',
+        'oie-web',
+        'service.py',
+        'Configuration',
+        'proxy = http://***@proxy.example.org:3128',
+        'Sources',
+        'libvirt: good, ',
+    ):
+        assert expected in report, expected
+    assert 'hunter2' not in report
 
 
 # --- rotation ---------------------------------------------------------------
@@ -248,17 +318,7 @@ def test_report_is_written_while_all_goes_on(exporter: exporters.Exporter) -> No
 def test_rotation_loses_no_line(
     way: str, exporter: exporters.Exporter, tmp_path: pathlib.Path, program: Program
 ) -> None:
-    tmp_path.chmod(0o750)
-    config = tmp_path / 'rotation'
-    text = ROTATION.read_text()
-    # Ours in place of what belongs to an installed service.
-    text = text.replace('/var/log/oie/*.log', f'{tmp_path}/oie.log')
-    text = text.replace('su oie oie', 'su root root').replace('nocreate', way)
-    text = re.sub('systemctl kill .*', f'kill -HUP {exporter.pid}', text)
-    config.write_text(text)
-    config.chmod(0o644)
-    rotate = (program('logrotate'), '--force', '--state', str(tmp_path / 'state'), str(config))
-
+    rotate = _rotation(program, exporter, tmp_path, way)
     for number in range(1, 61):
         asked = f'{exporter.address}/debug/log-level?level=info&ttl={number + 1000}'
         assert processes.run('curl', '-s', '-X', 'POST', asked) == 'info\n'
@@ -268,9 +328,80 @@ def test_rotation_loses_no_line(
                 # What is written between copy and truncation is lost, as logrotate says.
                 time.sleep(0.1)
 
-    lines = processes.run('sh', '-c', f'cat {tmp_path}/oie.log; zcat -f {tmp_path}/oie.log.*')
-    numbers = sorted(int(number) for number in re.findall(r'info for (\d+) s by', lines))
-    assert numbers == [number + 1000 for number in range(1, 61)]
+    assert _numbers(tmp_path) == [number + 1000 for number in range(1, 61)]
+
+
+def _rotation(
+    program: Program, exporter: exporters.Exporter, directory: pathlib.Path, way: str
+) -> tuple[str, ...]:
+    """Return the command that rotates the log of the exporter as our file says."""
+    directory.chmod(0o750)
+    config = directory / 'rotation'
+    text = ROTATION.read_text()
+    # Ours in place of what belongs to an installed service.
+    text = text.replace('/var/log/oie/*.log', f'{directory}/oie.log')
+    text = text.replace('su oie oie', 'su root root').replace('nocreate', way)
+    text = text.replace('rotate 14', 'rotate 1000')
+    text = re.sub('systemctl kill .*', f'kill -HUP {exporter.pid}', text)
+    config.write_text(text)
+    config.chmod(0o644)
+    return (program('logrotate'), '--force', '--state', str(directory / 'state'), str(config))
+
+
+def _numbers(directory: pathlib.Path) -> list[int]:
+    """Return the numbers of all lines of all logs."""
+    lines = processes.run('sh', '-c', f'cat {directory}/oie.log; zcat -f {directory}/oie.log.*')
+    return sorted(int(number) for number in re.findall(r'info for (\d+) s by', lines))
+
+
+def test_rotation_by_renaming_loses_no_line_under_load(
+    exporter: exporters.Exporter, tmp_path: pathlib.Path, program: Program
+) -> None:
+    rotate = _rotation(program, exporter, tmp_path, 'nocreate')
+    ending = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(WRITERS) as pool:
+        try:
+            numbers = (range(first, 86400, WRITERS) for first in range(2000, 2000 + WRITERS))
+            writing = [pool.submit(_write_lines, exporter, each, ending) for each in numbers]
+            for _ in range(ROTATIONS):
+                # Less seldom than every 100 MB, by far.
+                time.sleep(0.3)
+                processes.run(*rotate)
+        finally:
+            ending.set()
+        written = [number for future in writing for number in future.result()]
+    assert len(written) > 10 * ROTATIONS
+    assert _numbers(tmp_path) == sorted(written)
+    assert len(list(tmp_path.glob('oie.log*'))) == ROTATIONS + 1
+
+
+def _write_lines(
+    exporter: exporters.Exporter, numbers: Iterable[int], ending: threading.Event
+) -> list[int]:
+    """Have a line written for each number until the end; return those that were."""
+    written = []
+    with contextlib.closing(exporter.connection()) as connection:
+        for number in numbers:
+            if ending.is_set():
+                break
+            connection.request('POST', f'/debug/log-level?level=info&ttl={number}')
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()) == (200, b'info\n')
+            written.append(number)
+    return written
+
+
+def test_truncated_log_is_written_on_from_its_beginning(
+    exporter: exporters.Exporter, tmp_path: pathlib.Path, program: Program
+) -> None:
+    rotate = _rotation(program, exporter, tmp_path, 'copytruncate')
+    never = threading.Event()
+    for _ in range(3):
+        _write_lines(exporter, range(2000, 2040), never)
+        processes.run(*rotate)
+        _write_lines(exporter, range(2000, 2003), never)
+        # Where it was would be behind a hole of zeros.
+        assert '\0' not in _log_at(tmp_path)
 
 
 def test_rotation_file_is_right(program: Program, tmp_path: pathlib.Path) -> None:

@@ -337,8 +337,8 @@ def test_a_cycle_that_fails_publishes_nothing_new_but_counts(broken, caplog):
     assert measuring.only(parts.shown()['oie_host_collection_errors_total']) == 2
 
 
-def test_statistics_of_the_endpoint_are_those_of_the_moment():
-    clock, requests = Clock(), iter((1, 2))
+def test_statistics_of_the_endpoint_and_of_reloads_are_those_of_the_moment():
+    clock, requests, reloads = Clock(), iter((1, 2)), iter((11, 12))
     running = service.Service(
         Source(clock),
         {'exporter': measuring.collector('exporter')},
@@ -347,6 +347,7 @@ def test_statistics_of_the_endpoint_are_those_of_the_moment():
         interval=10,
         expiration=10,
         web=lambda: model.WebStatistics(requests={'2xx': next(requests)}),
+        reloads=lambda: model.Reloads(errors=next(reloads)),
         clock=clock,
     )
     for expected in (1, 2):
@@ -354,6 +355,7 @@ def test_statistics_of_the_endpoint_are_those_of_the_moment():
         assert running.published is not None
         shown = measuring.samples(running.published.exposition)
         assert measuring.only(shown['oie_exporter_http_requests_total']) == expected
+        assert measuring.only(shown['oie_exporter_config_reload_errors_total']) == 10 + expected
 
 
 # --- flows ------------------------------------------------------------------
@@ -556,3 +558,18 @@ def test_traffic_once_shown_is_shown_again_after_an_outage():
     parts.source.instances = (builders.instance(A, monitor=unused),)
     parts.cycles(1)
     assert measuring.only(parts.shown()['oie_disk_r_requests']) == 0
+
+
+# --- a host without libvirt -------------------------------------------------
+
+
+def test_without_a_source_cycles_go_on_and_nothing_is_said_of_libvirt():
+    parts = made(exporter=measuring.collector('exporter'))
+    parts.service._source = None
+    parts.cycles(2)
+    published = parts.service.published
+    assert published is not None
+    assert published.snapshot.instances.error == ''
+    assert published.snapshot.instances.value == ()
+    assert 'libvirt' not in published.snapshot.cycle.groups
+    parts.service.stop()

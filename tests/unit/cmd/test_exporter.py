@@ -68,6 +68,13 @@ def test_service_manager_hears_of_us_also_between_signals(loop):
     assert loop.heartbeat.beat.call_count == 3
 
 
+def test_end_of_a_cycle_only_wakes_it(loop):
+    assert loop.run(None, None, signal.SIGTERM) == 0
+    assert loop.heartbeat.beat.call_count == 3
+    loop.reloader.reload.assert_not_called()
+    loop.daemon.report.assert_not_called()
+
+
 def test_part_that_died_ends_the_process_as_a_failure(loop, caplog):
     loop.daemon.dead_part.side_effect = ['', 'the thread of the cycles']
     assert loop.run(signal.SIGHUP, signal.SIGHUP) == 1

@@ -17,6 +17,7 @@ import logging
 import pytest
 
 from oie import config
+from oie import model
 from oie.cmd import exporter
 from oie.cmd import log_level
 from oie.cmd import reloading
@@ -37,14 +38,20 @@ class Running:
         path.write_text(text)
         values = reloading.values_of(self.load())
         self.level = log_level.LogLevel(reloading.level_of(values))
-        self._reloader = reloading.Reloader(values, self.load, self.level)
+        self.now = 1000.0
+        self._reloader = reloading.Reloader(values, self.load, self.level, clock=lambda: self.now)
 
     def load(self):
         return exporter.load(['--config-file', str(self.path)])
 
     def reload(self, text):
-        self.path.write_text(text)
+        self.path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        self.now += 1
         return self._reloader.reload()
+
+    @property
+    def statistics(self):
+        return self._reloader.statistics
 
 
 @pytest.fixture
@@ -101,7 +108,9 @@ def test_another_writing_of_the_same_value_is_no_change(start, caplog):
     assert caplog.messages == ['reloaded: oie_log_level is info, nothing else changed']
 
 
-@pytest.mark.parametrize('text', ['[collector]\ninterval = soon\n', '[nowhere]\n', 'x'])
+@pytest.mark.parametrize(
+    'text', ['[collector]\ninterval = soon\n', '[nowhere]\n', 'x', b'[DEFAULT]\nhost = \xff\0\n']
+)
 def test_wrong_file_changes_nothing_and_is_told(start, text, caplog):
     running = start('[DEFAULT]\noie_log_level = notice\n')
     assert not running.reload(text)
@@ -117,6 +126,19 @@ def test_file_that_is_gone_changes_nothing(start, caplog):
     running.path.unlink()
     assert not running._reloader.reload()
     assert 'cannot be read: No such file or directory' in caplog.text
+
+
+def test_what_was_read_last_is_counted(start):
+    running = start('[collector]\ninterval = 10s\n')
+    assert running.statistics == model.Reloads(is_ok=True, errors=0, succeeded_at=1000, waiting=0)
+    running.reload('[collector]\ninterval = 20s\ncpu_min = 5\n[DEFAULT]\ndebug = true\n')
+    assert running.statistics == model.Reloads(is_ok=True, errors=0, succeeded_at=1001, waiting=2)
+    for _ in range(2):
+        running.reload('[nowhere]\n')
+    # What waits for a restart is what the last right files said.
+    assert running.statistics == model.Reloads(is_ok=False, errors=2, succeeded_at=1001, waiting=2)
+    running.reload('[collector]\ninterval = 10s\n')
+    assert running.statistics == model.Reloads(is_ok=True, errors=2, succeeded_at=1004, waiting=0)
 
 
 @pytest.fixture

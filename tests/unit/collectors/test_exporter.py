@@ -89,6 +89,16 @@ def test_the_state_of_the_web_configuration_file_is_told_where_there_is_one():
     assert not [name for name in without if 'web_config' in name or 'public' in name]
 
 
+def test_the_state_of_the_configuration_files_is_told():
+    reloads = model.Reloads(is_ok=False, errors=2, succeeded_at=1234.5, waiting=3)
+    found = shown(builders.snapshot(reloads=reloads))
+    assert measuring.only(found['oie_exporter_config_ok']) == 0
+    assert measuring.only(found['oie_exporter_config_reload_errors_total']) == 2
+    name = 'oie_exporter_config_last_reload_success_timestamp_seconds'
+    assert measuring.only(found[name]) == 1234.5
+    assert measuring.only(found['oie_exporter_config_options_waiting']) == 3
+
+
 def test_the_name_of_the_go_heap_carries_our_anonymous_memory():
     found = shown(builders.snapshot())
     assert measuring.only(found['oie_host_go_heap_alloc_bytes']) > 1_000_000
