@@ -17,7 +17,6 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 import functools
-import html
 import itertools
 import os
 import threading
@@ -28,11 +27,15 @@ from oie import exceptions
 from oie import model
 from oie import service
 from oie import web
+from oie.outputs import page_style
+from oie.outputs import status_page
 
 # Prometheus spells them so, and node_exporter made them known.
 COLLECT, EXCLUDE = 'collect[]', 'exclude[]'
 # Selections that are kept ready; each costs about as much memory as the whole.
 _MOST_SELECTIONS = 8
+
+_NOTHING_YET = 'no collection is complete yet'
 
 
 class Exposition(Protocol):
@@ -50,6 +53,10 @@ class Exposition(Protocol):
 class Pollster(Protocol):
     """Makes the JSON of one list."""
 
+    @property
+    def needs(self) -> Collection[str]:
+        """The fields of a snapshot that it shows."""
+
     def render(self, snapshot: model.Snapshot) -> bytes:
         """Return the whole document.
 
@@ -64,7 +71,10 @@ class Endpoint:
         cycle is done any more
     :param max_age: seconds after which the latest complete cycle is too old
     :param collectors: names that a scrape may select by
+    :param has_instances: False where no collector needs libvirt, which is not asked then
     :param render: writes down what was selected; from several threads, one after the other
+    :param version: of this exporter, for the page for people
+    :param documentation: address that this page leads to, empty for none
     """
 
     def __init__(
@@ -78,9 +88,13 @@ class Endpoint:
         max_age: Callable[[], float],
         collectors: Collection[str] = (),
         render: Callable[[Iterable[model.Family]], Exposition] | None = None,
+        version: str = '',
+        documentation: str = '',
+        has_instances: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._published = published
+        self._has_instances = has_instances
         self._first = first
         self._content_type = content_type
         self._telemetry_path = telemetry_path
@@ -88,7 +102,10 @@ class Endpoint:
         self._max_age = max_age
         self._collectors = frozenset(collectors)
         self._render = render
+        self._version = version
+        self._documentation = documentation
         self._clock = clock
+        self._started_at = clock()
         self._lock = threading.Lock()
         self._selected_of: service.Publication | None = None
         self._selections: dict[frozenset[str], Exposition] = {}
@@ -96,7 +113,8 @@ class Endpoint:
     def tcp_routes(self) -> web.Routes:
         """Return what Prometheus and probes may ask."""
         return {
-            '/': {'GET': web.Route(self.landing)},
+            # Some milliseconds on a host of a thousand instances.
+            '/': {'GET': web.Route(self.landing, is_slow=True)},
             self._telemetry_path: {'GET': web.Route(self.metrics, is_slow=_may_select)},
             '/healthz': {'GET': web.Route(lambda _request: _line(200, 'ok'))},
             '/readyz': {'GET': web.Route(self.ready)},
@@ -170,8 +188,15 @@ class Endpoint:
         return _line(503, problem) if problem else _line(200, 'ok')
 
     def poll(self, pollster: Pollster, _request: web.Request) -> web.Response:
-        """Return one pollster's JSON, or 503 with the reason why it would be wrong."""
-        problem, published = self.problem(), self._published()
+        """Return one pollster's JSON, or 503 with the reason why it would be wrong.
+
+        A network node without libvirt has lists that need none.
+        """
+        needs_instances = 'instances' in pollster.needs
+        if needs_instances and not self._has_instances:
+            return _line(503, 'no collector of [collector] enabled needs libvirt: it is not read')
+        problem = self.problem() if needs_instances else self._standstill()
+        published = self._published()
         if problem or published is None:
             return _line(503, problem)
         try:
@@ -184,7 +209,9 @@ class Endpoint:
         """Return why the latest figures must not be trusted, empty when they may."""
         published = self._published()
         if published is None:
-            return 'no collection is complete yet'
+            return _NOTHING_YET
+        if not self._has_instances:
+            return self._standstill()
         instances = published.snapshot.instances
         if instances.read_at is None:
             return f'libvirt could not be read yet: {instances.error}'
@@ -193,18 +220,36 @@ class Endpoint:
             return f'libvirt was last read {age:.0f} s ago: {instances.error or "no cycle since"}'
         return ''
 
+    def _standstill(self) -> str:
+        """Return why no figures at all must be trusted, whatever they are of."""
+        published = self._published()
+        if published is None:
+            return _NOTHING_YET
+        taken_at = published.snapshot.taken_at
+        if self._is_old(taken_at):
+            return f'the last collection ended {self._clock() - taken_at:.0f} s ago'
+        return ''
+
     def _is_old(self, moment: float) -> bool:
         return self._clock() - moment > self._max_age()
 
     def landing(self, _request: web.Request) -> web.Response:
-        """Return a small page for people."""
+        """Return a page for people: what is read, how old it is, what needs a hand."""
         published = self._published()
-        shown = 0 if published is None else len(published.snapshot.instances.value)
-        problem = self.problem()
-        state = f'Not ready: {problem}.' if problem else f'{shown} instances are shown.'
-        page = _PAGE.format(path=html.escape(self._telemetry_path), state=html.escape(state))
-        body = page.encode(errors='replace')
-        return web.Response(body=body, content_type='text/html; charset=utf-8')
+        about = status_page.About(
+            now=self._clock(),
+            started_at=self._started_at,
+            version=self._version,
+            problem=self.problem(),
+            max_age=self._max_age(),
+            telemetry_path=self._telemetry_path,
+            collectors=self._collectors,
+            documentation=self._documentation,
+        )
+        body = status_page.render(None if published is None else published.snapshot, about)
+        return web.Response(
+            body=body, content_type='text/html; charset=utf-8', headers=page_style.HEADERS
+        )
 
 
 def _may_select(request: web.Request) -> bool:
@@ -239,19 +284,3 @@ def _groups(proc: str, pid: int | None) -> list[int]:
 
 def _line(status: int, text: str) -> web.Response:
     return web.Response(status=status, body=f'{text}\n'.encode(errors='replace'))
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>OpenStack Instance Exporter</title></head>
-<body>
-<h1>OpenStack Instance Exporter</h1>
-<p>{state}</p>
-<ul>
-<li><a href="{path}">Metrics</a></li>
-<li><a href="/readyz">Ready?</a></li>
-<li><a href="/healthz">Alive?</a></li>
-</ul>
-</body>
-</html>
-"""

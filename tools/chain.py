@@ -218,6 +218,8 @@ def attributes(pollster: ceilometer.Pollster) -> dict[str, str]:
     built_in = _BUILT_IN.get(pollster.resource_type)
     if built_in is not None and pollster.resource_type != 'instance':
         return built_in
+    if 'instance_id' not in pollster.metadata:
+        return {name: f'resource_metadata.{name}' for name in pollster.metadata}
     common = built_in or {**_OF_PART, **_OF_INSTANCE}
     own = {name: f'resource_metadata.{name}' for name in _own(pollster)}
     return {**common, **own}

@@ -13,13 +13,15 @@
 """The main job, for a first look: collect, serve, answer the pollsters.
 
 Uses the libvirtd of this host when it has active guests, else four instances in
-libvirt's own test driver. Run it by tools/demo.sh.
+libvirt's own test driver. Root also gets a router of Neutron and a DHCP server: two
+network namespaces that are gone when it ends. Run it by tools/demo.sh.
 """
 
 import argparse
 from collections.abc import Iterator
 import contextlib
 import pathlib
+import secrets
 import signal
 import socket
 import subprocess
@@ -33,7 +35,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = pathlib.Path(sys.executable).parent
 NODE = ROOT / 'etc/oie/demo/node.xml'
 SYSTEM_URI = 'qemu:///system'
-POLLSTERS = ('instances', 'disks', 'vnics', 'flows', 'contacts', 'os', 'usage')
+POLLSTERS = ('instances', 'disks', 'vnics', 'flows', 'contacts', 'os', 'usage', 'routers')
 START_SECONDS = 20.0
 
 CONFIG = """\
@@ -43,7 +45,7 @@ oie_log_level = notice
 [exporter]
 listen_address = 127.0.0.1:{port}
 socket_path = {directory}/oie.sock
-metric_sets = oie,libvirt_nova
+metric_sets = oie,libvirt_nova,netns
 
 [collector]
 interval = 2s
@@ -54,7 +56,22 @@ suspects_path = {directory}/suspects.json
 
 [ledger]
 path = {directory}/ledger.sqlite
+
+[netns]
+enabled = {has_router}
+namespaces_whitelist = {router}
 """
+
+# A router with its gateway, and the DHCP server of its network, as Neutron names them.
+NAMESPACES = ('qrouter-{router}', 'qdhcp-{router}')
+CABLE = (
+    'link add name qg-{port} netns qrouter-{router} type veth '
+    'peer name tap{port} netns qdhcp-{router}',
+    '-n qrouter-{router} address add 203.0.113.7/24 dev qg-{port}',
+    '-n qrouter-{router} link set qg-{port} up',
+    '-n qdhcp-{router} address add 203.0.113.2/24 dev tap{port}',
+    '-n qdhcp-{router} link set tap{port} up',
+)
 
 
 def main() -> int:
@@ -69,8 +86,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix='oie-demo-') as directory:
         port = free_port(9120)
         config = pathlib.Path(directory) / 'oie.conf'
-        config.write_text(CONFIG.format(port=port, directory=directory, uri=uri))
-        with exporter(config):
+        # The first digits say whose it is, should somebody find one.
+        router = f'de300000-0000-4000-8000-{secrets.token_hex(6)}'
+        with namespaces(router) as has_router, contextlib.ExitStack() as running:
+            text = CONFIG.format(
+                port=port, directory=directory, uri=uri, router=router, has_router=has_router
+            )
+            config.write_text(text)
+            running.enter_context(exporter(config))
             url = f'http://127.0.0.1:{port}'
             wait_until_ready(url)
             show(url, config, uri, is_once=arguments.once)
@@ -101,6 +124,42 @@ def free_port(wanted: int) -> int:
             probe.bind(('127.0.0.1', port))
             return int(probe.getsockname()[1])
     raise SystemExit('no free TCP port on the loopback')
+
+
+@contextlib.contextmanager
+def namespaces(router: str) -> Iterator[bool]:
+    """Have a router and a DHCP server until the block ends; False where they cannot be had."""
+    names = [name.format(router=router) for name in NAMESPACES]
+    made: list[str] = []
+    try:
+        yield make(names, made, [line.format(router=router, port=router[-11:]) for line in CABLE])
+    finally:
+        for name in made:
+            subprocess.run(['ip', 'netns', 'delete', name], check=False)  # noqa: S603, S607
+
+
+def make(names: list[str], made: list[str], cable: list[str]) -> bool:
+    """Make the namespaces, note each of them, and join them; say why where that is refused."""
+    try:
+        for name in names:
+            ip('netns', 'add', name)
+            made.append(name)
+        for line in cable:
+            ip(*line.split())
+    except (OSError, subprocess.CalledProcessError) as exc:
+        reason = getattr(exc, 'stderr', '') or exc
+        print(f'No network namespaces are shown, because none can be made: {reason!s}'.strip())
+        return False
+    return True
+
+
+def ip(*arguments: str) -> None:
+    """Run ip(8).
+
+    :raises CalledProcessError: it failed
+    """
+    command = ['ip', *arguments]
+    subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ is stale; a unit test does the same.
 * etc/ceilometer: pollsters.d/oie.yaml, polling.yaml, pipeline.yaml
 * etc/gnocchi, etc/cloudkitty
 * etc/sudoers.d/oie-ceilometer
-* doc/source/admin/metrics.rst
+* doc/source/admin/metrics.rst, doc/source/admin/pollsters.rst
+* etc/grafana/dashboards
 """
 
 import argparse
@@ -51,6 +52,9 @@ from oie.config import core_options  # noqa: E402
 from oie.outputs import ceilometer  # noqa: E402
 from tests import builders  # noqa: E402
 from tools import chain  # noqa: E402
+from tools import emission  # noqa: E402
+from tools import lists  # noqa: E402
+from tools.dashboards import shipped  # noqa: E402
 
 WIDTH = 95
 
@@ -134,20 +138,11 @@ Labels that many series share are named in short:
 *address*                 those of *instance*, and ``ip``, ``family``
 ========================  ===================================================
 
-What could not be read, or what a hypervisor does not report, is absent, never
-0.
+*When* says which of them are there when. What could not be read, or what a
+hypervisor does not report, is absent in any case, never 0.
 
 Beside these there are ``process_*`` and ``python_*``, the client library's
 figures about the process of the exporter.
-"""
-
-METERS_HEADER = """\
-Ceilometer
-==========
-
-The meters of ``etc/ceilometer/pollsters.d/oie.yaml``, by pollster. The key is
-the one in the JSON of ``oie-pollster``; what could not be read is ``null``
-there and gives no sample.
 """
 
 INSTANCE = frozenset({'domain', 'instance_uuid', 'project_uuid', 'user_uuid'})
@@ -199,8 +194,10 @@ def files() -> dict[str, str]:
         'etc/ceilometer/pollsters.d/oie.yaml': POLLSTERS_HEADER + definitions(pollsters),
         'etc/ceilometer/polling.yaml': POLLING,
         'etc/sudoers.d/oie-ceilometer': SUDOERS.format(commands=commands),
-        'doc/source/admin/metrics.rst': metrics(classes, pollsters),
+        'doc/source/admin/metrics.rst': metrics(classes),
+        'doc/source/admin/pollsters.rst': lists.page(pollsters.values(), table, section),
         **chain.files(pollsters, series),
+        **shipped.files(),
     }
 
 
@@ -247,30 +244,16 @@ def _comment(text: str) -> str:
 # --- the reference ----------------------------------------------------------
 
 
-def metrics(classes: Classes, pollsters: Mapping[str, ceilometer.Pollster]) -> str:
-    """Return the reference of all metrics and meters."""
+def metrics(classes: Classes) -> str:
+    """Return the reference of all metrics."""
     labels = Shown(classes)
+    titles = ('Name', 'Type', 'Unit', 'Labels', 'When', 'What it says', 'Source')
     parts = [METRICS_HEADER]
     for name, each in classes.items():
         rows = [_row(meter, labels) for meter in each.meters() if meter.prometheus]
         about = inspect.getdoc(each) or ''
-        parts.append(_section(name, '=', _introduction(each, about)))
-        parts.append(_table(('Name', 'Type', 'Unit', 'Labels', 'What it says', 'Source'), rows))
-    parts.append(METERS_HEADER)
-    for pollster in pollsters.values():
-        rows = [
-            (
-                f'``{meter.ceilometer}``',
-                meter.kind.value,
-                meter.unit,
-                f'``{meter.field}``',
-                meter.help,
-                f'``{meter.source}``',
-            )
-            for meter, _ in pollster.columns
-        ]
-        parts.append(_section(pollster.name, '-', ''))
-        parts.append(_table(('Meter', 'Type', 'Unit', 'Key', 'What it says', 'Source'), rows))
+        parts.append(section(name, '=', _introduction(each, about)))
+        parts.append(table(titles, rows))
     return '\n'.join(parts)
 
 
@@ -280,6 +263,7 @@ class Shown:
     :ivar optional: by group of series that is switched on
     :ivar switched: with every switch of the collectors on
     :ivar without: the same but for one switch, by that switch
+    :ivar conditions: what a series needs beside its group and its switches, in words
     """
 
     def __init__(self, classes: Classes) -> None:
@@ -291,6 +275,12 @@ class Shown:
             switch: shown(classes, switches=[other for other in switches if other != switch])
             for switch in switches
         }
+        everything = shown(classes, core_options.OPTIONAL, switches)
+        hidden: dict[str, set[str]] = {}
+        for sentence, nodes in emission.hidings(builders.node_before(), builders.node()):
+            seen = set(shown(classes, core_options.OPTIONAL, switches, nodes))
+            hidden[sentence] = hidden.get(sentence, seen) & seen
+        self.conditions = emission.conditions(everything, hidden)
 
 
 def _switches(classes: Classes) -> Iterator[Switch]:
@@ -303,7 +293,10 @@ def _switches(classes: Classes) -> Iterator[Switch]:
 
 
 def shown(
-    classes: Classes, optional: Iterable[str] = (), switches: Iterable[Switch] = ()
+    classes: Classes,
+    optional: Iterable[str] = (),
+    switches: Iterable[Switch] = (),
+    nodes: emission.Nodes | None = None,
 ) -> Labels:
     """Return the names of the labels by metric, as a node that tells all shows them."""
     conf = wiring.load(('--config-file', os.devnull), 'generate')
@@ -311,6 +304,9 @@ def shown(
     for group, option in switches:
         conf.set_override(option, True, group)
     conf.set_override('extra_specs', [builders.EXTRA_SPEC], 'collector_instance')
+    conf.set_override('interface_metrics', model.LinkStatistics._fields, 'netns')
+    conf.set_override('statistics', ('Tcp.CurrEstab',), 'netns')
+    before, now = nodes or (builders.node_before(), builders.node())
     names: Labels = {}
     with tempfile.NamedTemporaryFile('w') as schedstats:
         schedstats.write('1')
@@ -320,7 +316,7 @@ def shown(
             for name, each in classes.items():
                 group = plugins.group_of(wiring.COLLECTORS, name, each)
                 collector = each(conf[group] if group in conf else None, conf.collector)
-                for family in collector.collect(builders.node_before(), builders.node(), {}):
+                for family in collector.collect(before, now, {}):
                     labels = (n for of, _ in family.samples for n, _ in of.pairs)
                     known = names.get(family.meter.prometheus, ())
                     names[family.meter.prometheus] = tuple(dict.fromkeys((*known, *labels)))
@@ -330,7 +326,7 @@ def shown(
 def _row(meter: model.Meter, shown: Shown) -> tuple[str, ...]:
     name, default, optional = meter.prometheus, shown.default, shown.optional
     groups = [group for group, found in optional.items() if found.get(name) != default.get(name)]
-    help = meter.help
+    when = [shown.conditions[name]] if name in shown.conditions else []
     if name in default:
         labels = _labels(default[name])
         for group in groups:
@@ -339,12 +335,20 @@ def _row(meter: model.Meter, shown: Shown) -> tuple[str, ...]:
     elif groups:
         [group] = groups
         labels = _labels(optional[group][name])
-        help += f' Optional: ``{group}``.'
+        when.insert(0, f'with ``{group}`` in ``[collector] optional``')
     else:
         labels = _labels(shown.switched[name])
         needed = [switch for switch, found in shown.without.items() if name not in found]
-        help += f' Only with {", ".join(f"``[{group}] {option}``" for group, option in needed)}.'
-    return (f'``{name}``', TYPES[meter.kind], meter.unit, labels, help, f'``{meter.source}``')
+        when[:0] = [f'with ``[{group}] {option}``' for group, option in needed]
+    return (
+        f'``{name}``',
+        TYPES[meter.kind],
+        meter.unit,
+        labels,
+        ', '.join(dict.fromkeys(when)) or 'always',
+        meter.help,
+        f'``{meter.source}``',
+    )
 
 
 def _labels(names: Iterable[str]) -> str:
@@ -361,11 +365,11 @@ def _introduction(each: type[base.Collector], about: str) -> str:
     return f'{about}\n\nOnly with ``{each.METRIC_SET}`` in ``[exporter] metric_sets``.'
 
 
-def _section(title: str, underline: str, text: str) -> str:
+def section(title: str, underline: str, text: str) -> str:
     return f'{title}\n{underline * len(title)}\n' + (f'\n{text}\n' if text else '')
 
 
-def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return '\n'.join(
         ('.. list-table::', '   :header-rows: 1', '', *_cells(titles), *_lines(rows), '')
     )

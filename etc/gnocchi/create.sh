@@ -48,3 +48,5 @@ attributes oie_threat_list \
     instance_id host image_ref display_name flavor_id flavor_name threat_list direction
 attributes oie_usage \
     instance_id host image_ref display_name flavor_id flavor_name os_family os_distro os_info os_version os_version_major os_version_minor os_product_name os_product_variant os_source
+attributes oie_router \
+    router_id host netns devices

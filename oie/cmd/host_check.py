@@ -32,6 +32,7 @@ from oie.cmd import host_access
 from oie.cmd import host_agents
 from oie.cmd import host_disks
 from oie.cmd import host_flows
+from oie.cmd import host_namespaces
 from oie.cmd import host_probes
 from oie.cmd import wiring
 from oie.sources import calls
@@ -82,32 +83,37 @@ def rows(conf: cfg.ConfigOpts, source: Source, deadline: float) -> Iterator[Row]
     path = conf.exporter.socket_path
     addresses = conf.exporter.listen_address
     # All are asked at the same time, so that one which hangs costs the others nothing.
-    bounded = calls.Calls(6 + len(addresses))
+    bounded = calls.Calls(7 + len(addresses))
     looking = bounded.start('libvirt', lambda _call: look(source))
     asking = bounded.start(
         'socket', lambda _call: host_access.ask_pollsters(path, tuple(pollsters))
     )
     tracking = bounded.start('conntrack', lambda _call: host_flows.table(conf))
     probing = bounded.start('probes', lambda _call: host_probes.rows(conf))
+    entering = bounded.start('namespaces', lambda _call: host_namespaces.rows(conf))
     inspecting = bounded.start('disks', lambda _call: host_disks.rows(conf))
     admitted = bounded.start('agents', lambda _call: host_agents.rows(conf))
     endpoints = [(each, bounded.start('endpoint', _endpoint(each))) for each in addresses]
     yield host_access.user()
     found = _wait(looking, deadline, Look(_unanswered(), model.Hypervisor(uri=conf.libvirt.uri)))
     yield _host_name(conf, found.hypervisor)
-    yield libvirt(found)
-    if not found.reading.error:
+    has_instances = wiring.needs_instances(wiring.collectors(conf).values())
+    yield libvirt(found) if has_instances else _unneeded('libvirt')
+    if has_instances and not found.reading.error:
         yield from guests(conf, found)
     unread = Row(host_flows.NAME, WARNING, 'no answer', host_flows.ADVICE)
     yield _wait(tracking, deadline, unread)
     unprobed = Row(host_probes.NAME, WARNING, 'no answer', host_probes.ADVICE)
     yield from _wait(probing, deadline, (unprobed,))
+    unentered = Row(host_namespaces.NAME, WARNING, 'no answer', host_namespaces.ADVICE)
+    yield from _wait(entering, deadline, (unentered,))
     uninspected = Row(host_disks.NAME, WARNING, 'no answer', host_disks.ADVICE)
     yield from _wait(inspecting, deadline, (uninspected,))
     unasked = Row(host_agents.NAME, WARNING, 'no answer', host_agents.ADVICE)
     yield from _wait(admitted, deadline, (unasked,))
     answers = _wait(asking, deadline, host_access.Answers(error='no answer', is_served=True))
-    yield host_access.pollsters(answers, _snapshot(conf, found), pollsters)
+    polled = host_access.pollsters(answers, _snapshot(conf, found), pollsters)
+    yield polled if has_instances else _unneeded(polled.check)
     yield host_access.socket_place(conf, is_served=answers.is_served)
     yield host_access.socket_group(conf)
     yield host_access.suspects(conf)
@@ -115,6 +121,10 @@ def rows(conf: cfg.ConfigOpts, source: Source, deadline: float) -> Iterator[Row]
         late = Row(f'Endpoint {address}', FAILURE, 'no answer', 'See what listens there.')
         yield _wait(call, deadline, late)
     yield from host_access.kernel(conf)
+
+
+def _unneeded(name: str) -> Row:
+    return Row(name, INFO, 'not needed: no collector of [collector] enabled is about instances')
 
 
 def _endpoint(address: config.Endpoint) -> Callable[[calls.Call[Row]], Row]:

@@ -66,12 +66,14 @@ def _collect(argv: Sequence[str]) -> tuple[int, bytes]:
     if answer is not None:
         return answer[1], answer[0]
     _check_counted(conf)
-    snapshot = _snapshot(conf)
     wanted = wiring.pollsters(conf=conf)[conf.pollster]
+    snapshot = _snapshot(conf, with_instances='instances' in wanted.needs)
     if 'flows' in wanted.needs:
         snapshot = _with_flows(conf, snapshot)
     if 'guest_os' in wanted.needs:
         snapshot = _with_guest_os(conf, snapshot)
+    if 'namespaces' in wanted.needs:
+        snapshot = _with_namespaces(conf, snapshot)
     return 0, wanted.render(snapshot)
 
 
@@ -84,13 +86,15 @@ def _check_counted(conf: cfg.ConfigOpts) -> None:
         raise exceptions.PollsterError('contacts are counted by a running oie-exporter only')
 
 
-def _snapshot(conf: cfg.ConfigOpts) -> model.Snapshot:
-    """Read all instances once.
+def _snapshot(conf: cfg.ConfigOpts, *, with_instances: bool) -> model.Snapshot:
+    """Read all instances once, if they are wanted: a network node may have no libvirt.
 
     :raises PollsterError: libvirt could not be read; never an empty list instead
     """
-    source = wiring.instances_source(conf, remembers=False)
-    reading = source.read()
+    reading: model.Reading[tuple[model.Instance, ...]]
+    reading = model.Reading(value=(), read_at=None, seconds=0.0)
+    if with_instances:
+        reading = wiring.instances_source(conf, remembers=False).read()
     if reading.error:
         raise exceptions.PollsterError(reading.error)
     return model.Snapshot(taken_at=time.time(), hostname=wiring.hostname(conf), instances=reading)
@@ -110,6 +114,16 @@ def _with_guest_os(conf: cfg.ConfigOpts, snapshot: model.Snapshot) -> model.Snap
     if source is None:
         return snapshot
     return dataclasses.replace(snapshot, **source.read_remembered(snapshot.instances.value))
+
+
+def _with_namespaces(conf: cfg.ConfigOpts, snapshot: model.Snapshot) -> model.Snapshot:
+    """Read the network namespaces once; it needs CAP_SYS_ADMIN."""
+    source = wiring.network_namespaces(conf)
+    if source is None:
+        return snapshot
+    found = source.read((), pollster.DEADLINE)
+    source.close()
+    return dataclasses.replace(snapshot, **found)
 
 
 def _line(exc: Exception) -> bytes:

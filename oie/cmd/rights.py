@@ -42,11 +42,14 @@ def lost(conf: cfg.ConfigOpts, status: str) -> list[Lost]:
     """
     wanted = []
     if conf.conntrack.enabled:
-        wanted.append(Lost('flows', ('CAP_NET_ADMIN',), 'set [conntrack] enabled = false'))
+        wanted.append(_for_flows(conf))
     if 'reachability' in conf.collector.optional:
         needed = ('CAP_NET_RAW', 'CAP_SYS_ADMIN')
         instead = 'take reachability out of [collector] optional'
         wanted.append(Lost('reachability', needed, instead))
+    if conf.netns.enabled:
+        instead = 'set [netns] enabled = false'
+        wanted.append(Lost('network namespaces', _for_namespaces(conf), instead))
     held = effective(status)
     found = []
     for each in wanted:
@@ -54,6 +57,20 @@ def lost(conf: cfg.ConfigOpts, status: str) -> list[Lost]:
         if lacking:
             found.append(dataclasses.replace(each, lacking=lacking))
     return found
+
+
+def _for_flows(conf: cfg.ConfigOpts) -> Lost:
+    if conf.conntrack.namespaces:
+        needed = ('CAP_NET_ADMIN', 'CAP_SYS_ADMIN')
+        return Lost('flows', needed, 'leave [conntrack] namespaces empty')
+    return Lost('flows', ('CAP_NET_ADMIN',), 'set [conntrack] enabled = false')
+
+
+def _for_namespaces(conf: cfg.ConfigOpts) -> tuple[str, ...]:
+    if conf.netns.mode == 'nsid':
+        return ('CAP_NET_ADMIN',)
+    of_tables = ('CAP_NET_ADMIN',) if 'conntrack' in conf.netns.parts else ()
+    return ('CAP_SYS_ADMIN', *of_tables)
 
 
 def read_status() -> str:

@@ -30,10 +30,13 @@ from oie import exceptions
 from oie import plugins
 from oie.cmd import check_table
 from oie.cmd import host_check
+from oie.cmd import threat_wiring
 from oie.cmd import wiring
+from oie.collectors import base as collectors_base
 from oie.config import files
 from oie.config import loading
 from oie.config import messages
+from oie.config import netns_settings
 
 PROG = 'oie-status'
 DEADLINE = 15.0
@@ -135,6 +138,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def checked_collectors(conf: cfg.ConfigOpts) -> dict[str, collectors_base.Collector]:
+    """Return the collectors, after a look at all that could stop the daemon at its start.
+
+    :raises ConfigError: something would
+    """
+    wiring.web_guard(conf)
+    threat_wiring.lists(conf)
+    if conf.netns.enabled:
+        netns_settings.of(conf.netns)
+    return wiring.collectors(conf)
+
+
 # --- host check ---------------------------------------------------------------
 
 
@@ -146,7 +161,7 @@ def check_host(argv: Sequence[str], deadline: float) -> list[check_table.Row]:
     name = 'Configuration'
     try:
         conf = wiring.load(argv, PROG)
-        collectors = wiring.collectors(conf)
+        collectors = checked_collectors(conf)
     except exceptions.ConfigError as exc:
         advice = 'Correct it; no program of oie starts before. Then check again.'
         return [check_table.Row(name, check_table.Result.FAILURE, messages.one_line(exc), advice)]
@@ -175,7 +190,7 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc,unused-ignore]
     def configuration(self) -> upgradecheck.Result:
         """Fail when a program of this version would not start with these files."""
         try:
-            wiring.collectors(wiring.load(self._argv, PROG))
+            checked_collectors(wiring.load(self._argv, PROG))
         except exceptions.ConfigError as exc:
             return upgradecheck.Result(upgradecheck.Code.FAILURE, messages.one_line(exc))
         return upgradecheck.Result(upgradecheck.Code.SUCCESS)

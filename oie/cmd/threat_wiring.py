@@ -49,8 +49,7 @@ def watch(conf: cfg.ConfigOpts) -> 'threats.Watch | None':
     from oie.feeds import special_use
     from oie.outputs import threat_log
 
-    _check_names(names)
-    specs = [_spec(conf, name) for name in names]
+    specs = lists(conf)
     if names and not conf.conntrack.enabled:
         LOG.warning('contacts of instances are not counted: [conntrack] enabled is false')
     return threats.Watch(
@@ -74,6 +73,15 @@ def watch(conf: cfg.ConfigOpts) -> 'threats.Watch | None':
         else special_use.addresses(()),
         logs_outbound=conf.outbound.enabled,
     )
+
+
+def lists(conf: cfg.ConfigOpts) -> 'list[keeper.FeedSpec]':
+    """Return what is to be known of each list that is enabled; nothing is fetched.
+
+    :raises ConfigError: one of them cannot work
+    """
+    _check_names(conf.threats.enabled_feeds)
+    return [_spec(conf, name) for name in conf.threats.enabled_feeds]
 
 
 def _spec(conf: cfg.ConfigOpts, name: str) -> 'keeper.FeedSpec':

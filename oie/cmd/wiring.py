@@ -14,7 +14,9 @@
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+import functools
 import logging
+import os
 import pathlib
 import socket
 from typing import Any
@@ -27,8 +29,12 @@ from oie import exceptions
 from oie import opts
 from oie import plugins
 from oie import service
+from oie.analysis import routers
 from oie.collectors import base as collectors_base
+from oie.config import netns_settings
+from oie.config import usage_aliases
 from oie.outputs import ceilometer
+from oie.sources import netns
 from oie.sources import reachability
 from oie.sources.guest_os import reader as guest_systems
 from oie.sources.zone_maps import choice
@@ -37,6 +43,7 @@ from oie.sources.zone_maps import kept
 if TYPE_CHECKING:
     from oie import threats
     from oie.ledger import reader as ledger_reader
+    from oie.project_usage import reader as project_usage_reader
     from oie.web import protection
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +52,10 @@ COLLECTORS = 'oie.collectors'
 SOURCES = 'oie.sources'
 ZONE_MAPS = 'oie.zone_maps'
 GUEST_OS = 'oie.guest_os'
+# Fields of the snapshot that have nothing to do with the instances of this host.
+_WITHOUT_INSTANCES = frozenset(
+    {'namespaces', 'namespaces_health', 'project_usage', 'project_usage_health'}
+)
 
 
 def load(argv: Sequence[str], prog: str, **more: Any) -> cfg.ConfigOpts:
@@ -52,7 +63,9 @@ def load(argv: Sequence[str], prog: str, **more: Any) -> cfg.ConfigOpts:
 
     :raises ConfigError: one of them is wrong
     """
-    return config.load(argv, prog=prog, groups=opts.option_groups, **more)
+    conf = config.load(argv, prog=prog, groups=opts.option_groups, **more)
+    usage_aliases.apply(conf, os.environ)
+    return conf
 
 
 def hostname(conf: cfg.ConfigOpts) -> str:
@@ -74,6 +87,12 @@ def collectors(conf: cfg.ConfigOpts) -> dict[str, collectors_base.Collector]:
             'name one more or leave it empty'
         )
     return made
+
+
+def needs_instances(collectors: Iterable[collectors_base.Collector]) -> bool:
+    """Return whether libvirt must be read for these collectors, which a control node has not."""
+    needs = frozenset().union(*(collector.NEEDS for collector in collectors))
+    return not needs or bool(needs - _WITHOUT_INSTANCES)
 
 
 def instances_source(conf: cfg.ConfigOpts, *, remembers: bool = True) -> service.InstancesSource:
@@ -98,14 +117,27 @@ def instances_source(conf: cfg.ConfigOpts, *, remembers: bool = True) -> service
 
 
 def readers(
-    conf: cfg.ConfigOpts, watch: 'threats.Watch | None' = None
+    conf: cfg.ConfigOpts, watch: 'threats.Watch | None' = None, *, has_instances: bool = True
 ) -> dict[str, service.Reader]:
     """Return what is read for the instances beside libvirt, by the name of its group.
 
     :param watch: what wants to see the flows, see threat_wiring.watch()
+    :param has_instances: whether there are any, see needs_instances()
     """
+    without: dict[str, service.Reader | None] = {
+        'netns': network_namespaces(conf),
+        'projects': projects(conf),
+    }
+    made = {**(of_instances(conf, watch) if has_instances else {}), **without}
+    return {name: reader for name, reader in made.items() if reader is not None}
+
+
+def of_instances(
+    conf: cfg.ConfigOpts, watch: 'threats.Watch | None'
+) -> dict[str, service.Reader | None]:
+    """Return what is read for the instances of this host."""
     guests = guest_os(conf)
-    made: dict[str, service.Reader | None] = {
+    return {
         'guest_os': guests,
         'conntrack': flow_reader(conf, watch),
         'probes': probes(conf),
@@ -113,7 +145,6 @@ def readers(
         # After the guests: it counts the licences that they need in this cycle.
         'ledger': ledger(conf, guests.license_units if guests else None),
     }
-    return {name: reader for name, reader in made.items() if reader is not None}
 
 
 def web_guard(conf: cfg.ConfigOpts) -> 'protection.Guard | None':
@@ -166,6 +197,20 @@ def probes(conf: cfg.ConfigOpts) -> reachability.ReachabilitySource | None:
     return source
 
 
+def network_namespaces(conf: cfg.ConfigOpts) -> netns.NamespacesSource | None:
+    """Return what reads network namespaces, None where that is switched off.
+
+    :raises ConfigError: the file of netns-exporter is wrong
+    """
+    if not conf.netns.enabled:
+        if 'netns' in conf.exporter.metric_sets:
+            LOG.warning('[exporter] metric_sets = netns gives no series: [netns] enabled is false')
+        return None
+    plugin = plugins.load(SOURCES, ('namespaces',))['namespaces']
+    source: netns.NamespacesSource = plugin(conf.netns, netns_settings.of(conf.netns))
+    return source
+
+
 def guest_os(conf: cfg.ConfigOpts) -> guest_systems.GuestOsSource | None:
     """Return what knows the operating systems of guests, None where that is switched off.
 
@@ -203,6 +248,16 @@ def ledger(
         boot_id=reader.read_boot_id(),
         units=units,
     )
+
+
+def projects(conf: cfg.ConfigOpts) -> 'project_usage_reader.ProjectUsageReader | None':
+    """Return what reads the usage of projects, None where that is off; nothing is opened yet."""
+    if not conf['usage'].enabled:
+        return None
+    # sqlite3, requests and feeds cost who does not need them some megabytes.
+    from oie.cmd import usage_wiring
+
+    return usage_wiring.reader(conf['usage'])
 
 
 def zone_map(conf: cfg.ConfigOpts) -> kept.KeptZoneMap:
@@ -253,6 +308,11 @@ def pollsters(
         usage=tuple(plain[resource.USAGE]),
         guest=tuple(plain[resource.GUEST]),
         numbers_as_integers=conf is not None and conf.guest_os.numbers_as_integers,
+        router=tuple(plain[resource.ROUTER]),
+        routers=functools.partial(
+            routers.active, external=conf.netns.external_devices if conf else routers.EXTERNAL
+        ),
+        routers_by_host=conf is not None and conf.netns.routers_by_host,
     )
 
 

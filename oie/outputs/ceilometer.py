@@ -35,6 +35,7 @@ from oie import exceptions
 from oie import model
 
 Entry = dict[str, Any]
+Routers = Callable[[model.NamespaceTable], Iterable[model.Router]]
 Columns = tuple[tuple[model.Meter, model.Getter], ...]
 
 # Begin of every meter's name; none of Ceilometer's own has it.
@@ -97,6 +98,7 @@ class Pollster:
     :ivar entries: snapshot → (metadata, resources by kind of column)
     :ivar needs: fields of the snapshot that it shows
     :ivar resource_type: what its resources are in Gnocchi
+    :ivar has_projects: whether its resources belong to projects
     """
 
     name: str
@@ -105,18 +107,20 @@ class Pollster:
     entries: Callable[[model.Snapshot, Columns], Iterator[Entry]]
     needs: frozenset[str] = frozenset({'instances'})
     resource_type: str = 'instance'
+    has_projects: bool = True
 
     def render(self, snapshot: model.Snapshot) -> bytes:
         """Return the list as one ASCII JSON document, one entry a line.
 
         Instances without a project are left out: such a sample makes Ceilometer's
         publisher clear the project of the resource in Gnocchi, which nobody pays then.
+        Resources that never have one are of a type that nobody else fills.
         """
         groups = self.groups()
         lines = ',\n'.join(
             json.dumps(self._grouped(entry, groups), ensure_ascii=True, allow_nan=False)
             for entry in self.entries(snapshot, self.columns)
-            if entry['project_id']
+            if entry['project_id'] or not self.has_projects
         )
         return f'[{lines}]\n'.encode('ascii')
 
@@ -173,11 +177,16 @@ def pollsters(
     guest: Columns = (),
     numbers_as_integers: bool = False,
     usage: Columns = (),
+    router: Columns = (),
+    routers: Routers = lambda _table: (),
+    routers_by_host: bool = False,
 ) -> dict[str, Pollster]:
     """Return the pollsters by name, made of the meters that have a Ceilometer name.
 
     :param monitor: columns over an instance's ``monitor``
     :param numbers_as_integers: how ``os`` prints the numbers of versions
+    :param routers: how routers are found among namespaces
+    :param routers_by_host: whether a router on another host is another resource
     """
     through = tuple((meter, _through_monitor(value_of)) for meter, value_of in monitor)
     made = (
@@ -227,6 +236,15 @@ def pollsters(
             _usage,
             frozenset({'instances', 'usage'}),
             resource_type='oie_usage',
+        ),
+        Pollster(
+            'routers',
+            ('router_id', 'host', 'netns', 'devices'),
+            _named(router),
+            functools.partial(_routers, routers=routers, is_by_host=routers_by_host),
+            frozenset({'namespaces'}),
+            resource_type='oie_router',
+            has_projects=False,
         ),
     )
     return {pollster.name: pollster for pollster in made}
@@ -416,6 +434,35 @@ def _usage(snapshot: model.Snapshot, columns: Columns) -> Iterator[Entry]:
             **_identity(f'{uuid}-{snapshot.hostname}', instance, snapshot.hostname),
             **_system(systems.get(uuid, model.GuestOs())),
             **_values(columns, known.get(uuid)),
+        }
+
+
+def _routers(
+    snapshot: model.Snapshot, columns: Columns, *, routers: Routers, is_by_host: bool
+) -> Iterator[Entry]:
+    """Give every router that forwards to the outside here; none where namespaces are not read.
+
+    A namespace does not tell whose it is, so project and user are null.
+
+    :raises PollsterError: they should be read and are not known
+    """
+    reading = snapshot.namespaces
+    if reading.value is None:
+        if reading.error or reading.read_at is not None:
+            reason = reading.error or 'they were last read too long ago'
+            raise exceptions.PollsterError(f'the network namespaces are not known: {reason}')
+        return
+    for router in routers(reading.value):
+        resource_id = f'{router.uuid}-{snapshot.hostname}' if is_by_host else router.uuid
+        yield {
+            'resource_id': _text(resource_id),
+            'project_id': None,
+            'user_id': None,
+            'router_id': _text(router.uuid),
+            'host': _text(snapshot.hostname),
+            'netns': _text(','.join(router.namespaces)),
+            'devices': _text(','.join(router.devices)),
+            **_values(columns, router),
         }
 
 

@@ -36,11 +36,16 @@ import urllib.request
 from oie import service
 from oie.cmd import wiring
 from oie.outputs import prometheus
+from tests.bench import capacity
 from tests.bench import conntrack
+from tests.bench import endpoint
 from tests.bench import feeds
+from tests.bench import gate
 from tests.bench import inspection
 from tests.bench import ledger
+from tests.bench import netns
 from tests.bench import table
+from tests.bench import usage
 from tests.functional import lab
 from tests.functional import processes
 from tests.functional import servers
@@ -112,8 +117,23 @@ def main() -> int:
     parser.add_argument('--guests', type=int, nargs='+', default=[30, 100])
     parser.add_argument('--seconds', type=int, default=60, help='how long to watch CPU and RSS')
     parser.add_argument(
+        '--cycles', type=int, default=1000, help='for how many cycles of 1 s to watch memory'
+    )
+    parser.add_argument(
         '--only',
-        choices=('libvirt', 'conntrack', 'feeds', 'ledger', 'inspection'),
+        choices=(
+            'libvirt',
+            'endpoint',
+            'memory',
+            'conntrack',
+            'feeds',
+            'gate',
+            'ledger',
+            'inspection',
+            'netns',
+            'capacity',
+            'usage',
+        ),
         help='a part of it',
     )
     arguments = parser.parse_args()
@@ -121,14 +141,20 @@ def main() -> int:
     if arguments.only in (None, 'libvirt'):
         of_libvirt(arguments.guests, arguments.seconds)
     parts = (
-        ('conntrack', conntrack),
-        ('feeds', feeds),
-        ('ledger', ledger),
-        ('inspection', inspection),
+        ('endpoint', lambda: endpoint.tables(arguments.seconds)),
+        ('memory', lambda: endpoint.memory(arguments.cycles)),
+        ('conntrack', conntrack.tables),
+        ('feeds', feeds.tables),
+        ('gate', gate.tables),
+        ('ledger', ledger.tables),
+        ('inspection', inspection.tables),
+        ('netns', netns.tables),
+        ('capacity', capacity.tables),
+        ('usage', usage.tables),
     )
-    for name, part in parts:
+    for name, tables in parts:
         if arguments.only in (None, name):
-            for title, lines in part.tables():
+            for title, lines in tables():
                 table.show(title, lines)
     return 0
 

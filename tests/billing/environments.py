@@ -103,13 +103,17 @@ def make_all() -> dict[str, Environment]:
     base = directory()
     with concurrent.futures.ThreadPoolExecutor(len(REQUIREMENTS)) as pool:
         made = {
-            name: pool.submit(_make, base / name, requirements)
+            name: pool.submit(make, base / name, requirements)
             for name, requirements in REQUIREMENTS.items()
         }
     return {name: future.result() for name, future in made.items()}
 
 
-def _make(path: pathlib.Path, requirements: Sequence[str]) -> Environment:
+def make(path: pathlib.Path, requirements: Sequence[str]) -> Environment:
+    """Return the environment at a path; one that is missing is made.
+
+    :raises LabError: it could not be made
+    """
     environment = Environment(path)
     if (path / _MARKER).exists():
         return environment

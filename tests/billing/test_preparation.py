@@ -33,7 +33,7 @@ def test_second_run_changes_nothing(
     ceilometer.create(installed['ceilometer'], server)
 
     assert _made(server) == before
-    assert {'oie_usage', 'oie_fixed_ip', 'oie_threat_list'} <= before['types'].keys()
+    assert {'oie_usage', 'oie_fixed_ip', 'oie_threat_list', 'oie_router'} <= before['types'].keys()
     assert 'os_distro' in before['types']['instance']['attributes']
     assert {'oie-billing', 'oie-billing-rate'} <= before['policies'].keys()
     assert 'rate:sum' in before['policies']['oie-billing-rate']['aggregation_methods']

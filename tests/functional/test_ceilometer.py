@@ -15,6 +15,7 @@
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import importlib.util
 import json
 import os
@@ -32,6 +33,7 @@ from tests.functional import exporter as exporters
 from tests.functional import guests as lab_guests
 from tests.functional import lab
 from tests.functional import processes
+from tests.functional import routers
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHIPPED = ROOT / 'etc/ceilometer'
@@ -262,6 +264,50 @@ def test_guest_without_a_project_gives_no_sample_and_is_counted(
     assert exporter.scrape().value('oie_host_instances_without_project') == 1
 
 
+def test_router_is_a_resource_of_its_own_that_has_no_project(
+    poll: Poll, definitions: list[dict[str, Any]]
+) -> None:
+    """Its definitions run in the agent of a network node, where no libvirt answers."""
+    names = [each['name'] for each in definitions if _list_of(each) == 'routers']
+    with routers.Router() as router, _network_node(router) as node:
+        router.receive(5)
+        node.next_scrape()
+        stats = router.counters()
+        polled = poll(node, names)
+
+    assert polled.errors == []
+    assert {sample['resource_id'] for sample in polled.samples} == {router.uuid}
+    volumes = {sample['counter_name']: sample['counter_volume'] for sample in polled.samples}
+    assert volumes == {
+        'oie.router.external.incoming.bytes': stats['rx']['bytes'],
+        'oie.router.external.outgoing.bytes': stats['tx']['bytes'],
+        'oie.router.external.incoming.packets': 5,
+        'oie.router.external.outgoing.packets': stats['tx']['packets'],
+        'oie.router.conntrack.entries': 0,
+    }
+    for sample in polled.samples:
+        assert sample['project_id'] is sample['user_id'] is None
+        wanted = {
+            'router_id': router.uuid,
+            'host': exporters.HOST,
+            'netns': router.name,
+            'devices': router.device,
+        }
+        assert wanted.items() <= sample['resource_metadata'].items()
+
+
+def test_node_that_reads_no_namespaces_has_no_routers_and_no_error(
+    poll: Poll, exporter: exporters.Exporter, definitions: list[dict[str, Any]]
+) -> None:
+    """Every compute node gets the definitions; most have no routers."""
+    names = [each['name'] for each in definitions if _list_of(each) == 'routers']
+
+    polled = poll(exporter, names)
+
+    assert names
+    assert (polled.samples, polled.errors) == ([], [])
+
+
 def test_without_exporter_libvirt_is_read_and_gives_the_same_numbers(
     poll: Poll, exporter: exporters.Exporter, libvirtd: lab.Libvirtd
 ) -> None:
@@ -291,6 +337,18 @@ def test_nothing_to_ask_gives_no_sample_an_error_and_no_exception(
 
     assert polled.samples == []
     assert len(polled.errors) >= len(ONE_OF_EACH)
+
+
+@contextlib.contextmanager
+def _network_node(router: routers.Router) -> Iterator[exporters.Exporter]:
+    """Give an exporter that reads the namespaces of the router, and no libvirt."""
+    settings = {'netns': {'enabled': True, 'namespaces_whitelist': router.uuid}}
+    running = exporters.Exporter(f'qemu:///system?socket=/nowhere/{router.uuid}', settings)
+    try:
+        running.start(is_ready=False)
+        yield running
+    finally:
+        running.close()
 
 
 def _key(sample: Sample) -> tuple[str, str]:

@@ -15,6 +15,9 @@
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import os
+import re
+import signal
 
 import pytest
 
@@ -131,6 +134,21 @@ def test_exporter_ends_in_time_though_libvirt_hangs(daemon: lab.Libvirtd) -> Non
         assert seconds < 5
         assert 'oie-exporter stopped' in exporter.log
         assert not exporter.socket.exists()
+
+
+def test_report_tells_of_the_calls_that_hang(daemon: lab.Libvirtd) -> None:
+    # Else keepalive would end the call that hangs.
+    settings = {'libvirt': {'keepalive_interval': 60}}
+
+    with exporters.Exporter(daemon.uri, settings) as exporter:
+        with _suspended(daemon):
+            exporter.wait_for(lambda now: now.value(UP) == 0, 'the hang to be noticed')
+            os.kill(exporter.pid, signal.SIGUSR2)
+            processes.wait_for(lambda: 'nobody waits' in exporter.log, 10, 'the report')
+        report = exporter.log.partition('Guru Meditation Report')[2]
+    sources, _, flying = report.partition('Calls in flight')
+    assert re.search(r'^libvirt: failed, .* last success \d+ s ago$', sources, re.MULTILINE)
+    assert re.search(r'^oie-call 1 list: [0-9.]+ s, nobody waits', flying, re.MULTILINE)
 
 
 def test_exporter_waits_for_a_daemon_that_starts_later(daemon: lab.Libvirtd) -> None:

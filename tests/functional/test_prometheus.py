@@ -178,7 +178,7 @@ def test_landing_page_leads_to_the_metrics(exporter: exporters.Exporter) -> None
     status, page = exporter.get('/')
 
     assert status == 200
-    assert '1 instances are shown' in page
+    assert '<dt>Instances</dt><dd>1</dd>' in page
     assert '<a href="/metrics">' in page
 
 

@@ -37,7 +37,7 @@ MAX_AGE = 30.0
 class Answers:
     """An endpoint over one publication, at a time that the test sets."""
 
-    def __init__(self, snapshot=None, *, age=0.0, path='/metrics'):
+    def __init__(self, snapshot=None, *, age=0.0, path='/metrics', has_instances=True):
         published = None if snapshot is None else service.Publication(snapshot, LATEST)
         self.endpoint = endpoint.Endpoint(
             lambda: published,
@@ -46,6 +46,7 @@ class Answers:
             telemetry_path=path,
             pollsters=wiring.pollsters(),
             max_age=lambda: MAX_AGE,
+            has_instances=has_instances,
             clock=lambda: builders.NOW + age,
         )
 
@@ -296,6 +297,33 @@ def test_a_table_that_is_not_known_costs_the_list_of_flows_alone():
     assert answers.poll('instances').status == answers.get('/readyz').status == 200
 
 
+ROUTERS_ALONE = builders.snapshot(
+    read_at=None,
+    error='libvirt is down',
+    namespaces=builders.namespaces(builders.netns()),
+)
+
+
+def test_a_network_node_without_libvirt_tells_its_routers():
+    answers = Answers(ROUTERS_ALONE, age=MAX_AGE)
+    assert answers.poll('instances').status == answers.get('/readyz').status == 503
+    answer = answers.poll('routers')
+    [entry] = json.loads(answer.body)
+    assert (answer.status, entry['resource_id']) == (200, builders.ROUTER)
+
+
+@pytest.mark.parametrize(
+    ('answers', 'reason'),
+    [
+        (Answers(), 'no collection is complete yet'),
+        (Answers(ROUTERS_ALONE, age=MAX_AGE + 1), 'the last collection ended 31 s ago'),
+    ],
+)
+def test_routers_too_are_not_told_when_nothing_is_collected(answers, reason):
+    answer = answers.poll('routers')
+    assert (answer.status, text(answer)) == (503, f'{reason}\n')
+
+
 def test_rendering_a_list_never_holds_up_a_scrape():
     routes = Answers(READY).endpoint.socket_routes()
     assert all(route['GET'].is_slow for route in routes.values())
@@ -312,6 +340,7 @@ def test_the_socket_answers_only_pollsters_and_tcp_none():
         '/pollsters/contacts',
         '/pollsters/os',
         '/pollsters/usage',
+        '/pollsters/routers',
     }
 
 
@@ -327,7 +356,8 @@ class Links(html.parser.HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
-        self.found += [value for name, value in attributes if name == 'href']
+        links = [value for name, value in attributes if name == 'href']
+        self.found += links if tag == 'a' else []
 
     def handle_data(self, data):
         self.text += data
@@ -338,7 +368,11 @@ def test_the_page_links_to_everything_and_counts_the_instances():
     page = Links(text(answer))
     assert answer.content_type == 'text/html; charset=utf-8'
     assert page.found == ['/metrics', '/readyz', '/healthz']
-    assert '1 instances are shown.' in page.text
+    assert 'Instances1' in page.text
+
+
+def test_the_page_may_take_its_time_without_holding_up_a_scrape():
+    assert Answers(READY).endpoint.tcp_routes()['/']['GET'].is_slow
 
 
 def test_the_page_says_why_it_is_not_ready():
@@ -349,7 +383,7 @@ def test_nothing_that_libvirt_says_becomes_markup():
     error = '<script>alert("{path}")</script> & {0} \ud800'
     shown = text(Answers(builders.snapshot(read_at=None, error=error)).get('/'))
     assert '<script>' not in shown
-    assert error.replace('\ud800', '?') in Links(shown).text
+    assert error.replace('\ud800', '\ufffd') in Links(shown).text
 
 
 def test_a_path_with_quotes_stays_one_link():
@@ -396,3 +430,19 @@ def test_an_instance_with_any_name_is_polled():
     strange = builders.definition(name='\ud800"\n\0', project_name='x' * 2**16)
     answer = Answers(builders.snapshot(builders.instance(strange))).poll('instances')
     assert isinstance(json.loads(answer.body)[0]['display_name'], str)
+
+
+# --- a host without libvirt -------------------------------------------------
+
+
+def test_a_host_that_reads_no_instances_is_ready_while_cycles_end():
+    unread = builders.snapshot(read_at=None, error='nobody asked')
+    for age, status in ((0.0, 200), (MAX_AGE + 1, 503)):
+        answers = Answers(unread, age=age, has_instances=False)
+        assert answers.get('/readyz').status == status
+
+
+def test_lists_of_instances_are_refused_where_nobody_reads_them():
+    answer = Answers(builders.snapshot(), has_instances=False).poll('instances')
+    assert answer.status == 503
+    assert '[collector] enabled' in text(answer)

@@ -13,6 +13,7 @@
 
 """The files made of the code are the ones that it makes today, and fit for their readers."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -43,6 +44,12 @@ def generate():
     return runpy.run_path(str(ROOT / 'tools/generate.py'))
 
 
+@pytest.fixture(scope='module')
+def files(generate):
+    """What the code makes today, by path."""
+    return generate['files']()
+
+
 @pytest.mark.parametrize(
     'path',
     [
@@ -54,17 +61,23 @@ def generate():
         'etc/cloudkitty/metrics-prometheus.yml',
         'etc/gnocchi/create.sh',
         'etc/gnocchi/gnocchi_resources.yaml',
+        'etc/grafana/dashboards/oie-host.json',
+        'etc/grafana/dashboards/oie-instance.json',
+        'etc/grafana/dashboards/oie-network.json',
+        'etc/grafana/dashboards/oie-project.json',
+        'etc/grafana/dashboards/oie-usage.json',
         'etc/sudoers.d/oie-ceilometer',
         'doc/source/admin/metrics.rst',
+        'doc/source/admin/pollsters.rst',
     ],
 )
-def test_files_in_the_repository_are_those_generated_today(generate, path):
-    generated = generate['files']()[path].splitlines()
+def test_files_in_the_repository_are_those_generated_today(files, path):
+    generated = files[path].splitlines()
     assert (ROOT / path).read_text().splitlines() == generated, 'run: tox -e genconfig'
 
 
-def test_no_generated_file_is_forgotten_here(generate):
-    assert len(generate['files']()) == 10
+def test_no_generated_file_is_forgotten_here(generate, files):
+    assert len(files) == 16
     assert generate['stale']() == {}
 
 
@@ -223,9 +236,68 @@ def test_sudo_allows_exactly_the_commands_and_nothing_free():
     assert not re.search(r'[*?\[\]]|NOPASSWD:\s*ALL|SETENV|env_keep', text)
 
 
-def test_every_generated_file_is_ascii_and_ends_with_one_line_feed(generate):
-    for text in generate['files']().values():
+def test_every_generated_file_is_ascii_and_ends_with_one_line_feed(files):
+    for text in files.values():
         assert text.isascii()
         assert text.endswith('\n')
         assert not text.endswith('\n\n')
         assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def when(name):
+    """Return what the reference says of when a series is there."""
+    text = (ROOT / 'doc/source/admin/metrics.rst').read_text()
+    [row] = re.findall(rf'(?m)^   \* - ``{name}``\n((?:     .*\n)+)', text)
+    cells = [' '.join(cell.split()) for cell in re.split(r'(?m)^     -', row)[1:]]
+    kind, unit, labels, found, help, source = cells
+    assert all((kind, unit, found, help, source)), name
+    return found
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('oie_libvirt_up', 'always'),
+        ('oie_instance_disk_read_bytes_total', 'once QEMU has answered'),
+        ('oie_disk_r_gbytes', 'once QEMU has answered, unless idle (:doc:`prometheus`)'),
+        ('oie_net_rx_er_total', 'unless idle (:doc:`prometheus`)'),
+        ('oie_cpu_percent', 'unless idle (:doc:`prometheus`)'),
+        ('oie_host_conntrack_max', 'with ``[conntrack] enabled``'),
+        (
+            'oie_conntrack_ip_flows_total',
+            'while connection tracking is read, unless idle (:doc:`prometheus`)',
+        ),
+        (
+            'oie_instance_vcpu_halted',
+            'with ``vcpus`` in ``[collector] optional``, once QEMU has answered',
+        ),
+        ('oie_spamhaus_entries', 'while the list is in ``[threats] enabled_feeds``'),
+        ('oie_host_threat_listed', 'while an address of this host is on a list'),
+        ('oie_threat_log_writable', 'with ``[threat_log] enabled``'),
+    ],
+)
+def test_reference_tells_when_a_series_is_there(name, expected):
+    assert when(name) == expected
+
+
+def test_reference_tells_when_for_every_series(generate):
+    for each in generate['collectors']().values():
+        for meter in each.meters():
+            if meter.prometheus:
+                assert when(meter.prometheus)
+
+
+def test_a_key_that_nobody_explains_fails_the_generation(generate):
+    [pollster, *_] = wiring.pollsters().values()
+    unknown = dataclasses.replace(pollster, metadata=(*pollster.metadata, 'shoe_size'))
+    with pytest.raises(KeyError, match='shoe_size'):
+        generate['lists'].page([unknown], generate['table'], generate['section'])
+
+
+def test_the_page_of_pollsters_has_every_key_and_every_meter():
+    text = (ROOT / 'doc/source/admin/pollsters.rst').read_text()
+    for pollster in wiring.pollsters().values():
+        for name in pollster.metadata:
+            assert f'``{name}``' in text
+        for meter, _ in pollster.columns:
+            assert f'``{meter.field}``\n     - ``{meter.ceilometer}``' in text

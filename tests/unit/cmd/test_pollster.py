@@ -575,6 +575,48 @@ def test_contacts_are_not_guessed_without_the_exporter_that_counts(read_directly
     )
 
 
+class Namespaces:
+    """Stands for the network namespaces."""
+
+    is_closed = False
+
+    def __init__(self, reading):
+        self.reading = reading
+
+    def read(self, instances, max_age):
+        assert max_age > 0
+        return {'namespaces': self.reading}
+
+    def close(self):
+        self.is_closed = True
+
+
+LIBVIRT_IS_DOWN = builders.reading(error='libvirt is down')
+
+
+def test_routers_are_read_without_libvirt(read_directly, monkeypatch):
+    snapshot = builders.snapshot(namespaces=builders.namespaces(builders.netns()))
+    namespaces = Namespaces(snapshot.namespaces)
+    monkeypatch.setattr(wiring, 'network_namespaces', lambda _conf: namespaces)
+    expected = wiring.pollsters()['routers'].render(snapshot)
+    assert read_directly(LIBVIRT_IS_DOWN, 'routers') == (0, expected)
+    assert namespaces.is_closed
+    assert builders.ROUTER.encode() in expected
+
+
+def test_routers_that_nobody_reads_are_an_empty_list(read_directly):
+    assert read_directly(LIBVIRT_IS_DOWN, 'routers') == (0, b'[]\n')
+
+
+def test_namespaces_that_cannot_be_read_are_a_sentence(read_directly, monkeypatch):
+    refused = model.Reading(value=None, read_at=None, seconds=0.0, error='it needs CAP_SYS_ADMIN')
+    monkeypatch.setattr(wiring, 'network_namespaces', lambda _conf: Namespaces(refused))
+    status, text = read_directly(LIBVIRT_IS_DOWN, 'routers')
+    assert status == 1
+    assert is_one_sentence(text)
+    assert b'CAP_SYS_ADMIN' in text
+
+
 def test_an_empty_host_gives_an_empty_list(read_directly):
     assert read_directly(builders.reading()) == (0, b'[]\n')
 

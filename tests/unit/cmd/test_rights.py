@@ -21,10 +21,11 @@ from oie.cmd import rights
 NET_ADMIN, NET_RAW, SYS_ADMIN = 1 << 12, 1 << 13, 1 << 21
 
 
-def conf(*, flows=True, optional=()):
+def conf(*, flows=True, tables=(), optional=(), mode='', parts=()):
     return types.SimpleNamespace(
-        conntrack=types.SimpleNamespace(enabled=flows),
+        conntrack=types.SimpleNamespace(enabled=flows, namespaces=tables),
         collector=types.SimpleNamespace(optional=optional),
+        netns=types.SimpleNamespace(enabled=bool(mode), mode=mode, parts=parts),
     )
 
 
@@ -46,6 +47,30 @@ def status(bits):
 def test_what_is_lost_is_what_is_wanted_and_not_held(flows, optional, bits, expected):
     found = rights.lost(conf(flows=flows, optional=optional), status(bits))
     assert [(each.what, each.lacking) for each in found] == expected
+
+
+@pytest.mark.parametrize(
+    ('mode', 'parts', 'bits', 'lacking'),
+    [
+        ('setns', ('addresses',), 0, ('CAP_SYS_ADMIN',)),
+        ('setns', ('addresses',), SYS_ADMIN, None),
+        ('setns', ('conntrack',), SYS_ADMIN, ('CAP_NET_ADMIN',)),
+        ('setns', ('conntrack',), 0, ('CAP_SYS_ADMIN', 'CAP_NET_ADMIN')),
+        ('nsid', ('conntrack',), NET_ADMIN, None),
+        ('nsid', (), SYS_ADMIN, ('CAP_NET_ADMIN',)),
+    ],
+)
+def test_namespaces_want_rights_by_how_they_are_read(mode, parts, bits, lacking):
+    found = rights.lost(conf(flows=False, mode=mode, parts=parts), status(bits))
+    assert [each.lacking for each in found] == ([lacking] if lacking else [])
+
+
+def test_tables_of_namespaces_want_the_right_to_enter_them():
+    asking = conf(tables=('qrouter-*',))
+    (found,) = rights.lost(asking, status(NET_ADMIN))
+    assert found.lacking == ('CAP_SYS_ADMIN',)
+    assert found.instead == 'leave [conntrack] namespaces empty'
+    assert rights.lost(asking, status(NET_ADMIN | SYS_ADMIN)) == []
 
 
 def test_line_names_what_is_lost_and_what_to_do():

@@ -243,6 +243,11 @@ class TestLibvirt:
         assert found['Pollsters'].result is FAILURE
         assert 'Statistics' not in found
 
+    def test_libvirt_that_no_collector_needs_is_no_failure(self, load):
+        conf = load('[collector]', 'enabled = project_usage,exporter')
+        found = rows_of(conf, Source(error='cannot open a connection to libvirt: no such file'))
+        assert found['libvirt'].result is found['Pollsters'].result is INFO
+
     def test_libvirt_that_hangs_costs_no_more_than_the_deadline(self, load):
         source = HangingSource()
         found = rows_of(load(), source, seconds=0.1)
@@ -624,6 +629,33 @@ class TestUpgradeCheck:
         checks = json.loads(capsys.readouterr().out)['checks']
         assert [check['result'] for check in checks] == [2, 0]
         assert 'colour' in checks[0]['details']
+
+    @pytest.mark.parametrize(
+        ('lines', 'named'),
+        [
+            (('[exporter]', 'web_config_file = /nowhere/web.yml'), '/nowhere/web.yml'),
+            (('[threats]', 'enabled_feeds = mine'), 'feed_mine'),
+            (
+                (
+                    '[threats]',
+                    'enabled_feeds = emergingthreats',
+                    '[feed_emergingthreats]',
+                    'refresh = 1m',
+                ),
+                'min_interval',
+            ),
+            (
+                ('[netns]', 'enabled = true', 'netns_exporter_config = /nowhere/netns.yml'),
+                '/nowhere/netns.yml',
+            ),
+        ],
+    )
+    def test_what_ends_the_daemon_at_its_start_is_a_failure(self, write, capsys, lines, named):
+        arguments = ['upgrade', 'check', '--json', '--config-file', write(*lines)]
+        assert status.run(arguments) == 2
+        check = json.loads(capsys.readouterr().out)['checks'][0]
+        assert check['result'] == 2
+        assert named in check['details']
 
     def test_old_name_of_an_option_is_a_warning(self, write, tmp_path, capsys):
         path = write('[DEFAULT]', f'logfile = {tmp_path}/oie.log')

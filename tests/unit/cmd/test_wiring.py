@@ -117,3 +117,50 @@ def test_an_allowed_agent_uses_the_hypervisor_of_libvirt():
     )
     [driver] = wiring.guest_os(conf)._drivers.values()
     assert driver.uri == 'qemu:///elsewhere'
+
+
+def test_a_metric_set_of_namespaces_that_nobody_reads_is_told(caplog):
+    wiring.network_namespaces(measuring.options(exporter__metric_sets='oie,netns'))
+    assert '[netns] enabled is false' in caplog.text
+    caplog.clear()
+    wiring.network_namespaces(measuring.options())
+    assert not caplog.text
+
+
+# --- project usage, and hosts without libvirt -------------------------------
+
+
+def needs_instances(enabled):
+    conf = measuring.options(collector__enabled=enabled)
+    return wiring.needs_instances(wiring.collectors(conf).values())
+
+
+@pytest.mark.parametrize(
+    'enabled', [('project_usage', 'exporter'), ('project_usage',), ('namespaces', 'exporter')]
+)
+def test_libvirt_is_not_asked_where_no_collector_needs_instances(enabled):
+    assert not needs_instances(enabled)
+
+
+@pytest.mark.parametrize('enabled', [(), ('exporter',), ('project_usage', 'cpu'), ('threats',)])
+def test_libvirt_is_asked_where_any_collector_may_need_it(enabled):
+    assert needs_instances(enabled)
+
+
+def test_project_usage_is_read_only_where_it_is_switched_on():
+    assert 'projects' not in wiring.readers(measuring.options(**OFF))
+    found = wiring.readers(measuring.options(**OFF, usage__enabled=True), has_instances=False)
+    assert set(found) == {'projects'}
+
+
+def test_nothing_of_project_usage_is_opened_before_the_first_cycle(tmp_path):
+    path = tmp_path / 'there' / 'projects.sqlite'
+    wiring.projects(measuring.options(usage__enabled=True, usage__path=str(path)))
+    assert not path.parent.exists()
+
+
+def test_project_usage_fills_fields_that_there_are():
+    reader = wiring.projects(measuring.options(usage__enabled=True, usage__path=''))
+    reader._thread = object()
+    found = reader.read((), 10.0, frozenset())
+    assert set(found) <= {field.name for field in dataclasses.fields(model.Snapshot)}

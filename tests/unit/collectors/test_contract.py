@@ -39,6 +39,8 @@ LITERAL_COUNTERS = {
     'oie_disk_w_requests',
     'oie_net_rx_gbytes',
     'oie_net_tx_gbytes',
+    'netns_network_up',
+    'netns_network_namespace',
 }
 LITERAL_GAUGES = {
     'oie_host_dynamic_cache_series_total',
@@ -60,7 +62,9 @@ DISK = INSTANCE | {'disk_uuid', 'disk_type', 'disk_path'}
 INTERFACE = INSTANCE | {'interface'}
 ADDRESS = INSTANCE | {'ip', 'family'}
 CONTACTS = INSTANCE | {'direction'}
+PROJECT = {'project_id', 'project_name', 'domain_name', 'domain_id'}
 NOVA = {'libvirtname', 'novaname', 'novaproject'}
+NETNS = {'netns', 'device', 'router', 'host', 'hostname', 'deviceIP'}
 INFO = INSTANCE | {
     'project_name',
     'user_name',
@@ -121,10 +125,19 @@ LABELS = {
     'oie_dynamic_cache_entries': set(),
     'oie_cache_cleanup_duration_seconds': set(),
     'oie_cache_evictions_total': set(),
+    'project_vcpu_usage': PROJECT,
+    'project_mb_usage': PROJECT,
+    'oie_project_vcpu_hours_total': PROJECT,
+    'oie_project_memory_mb_hours_total': PROJECT,
     'libvirt_nova_instance_cpu_time_total': NOVA,
     'libvirt_nova_instance_memory_alloc_kb': NOVA,
     'libvirt_nova_instance_memory_used_kb': NOVA,
     'libvirt_nova_instance_vcpu_count': NOVA,
+    **{f'netns_network_{name}_total': NETNS for name in model.LinkStatistics._fields},
+    'netns_network_nat_conntrack_total': {'netns'},
+    'netns_network_up': NETNS,
+    'netns_network_namespace': {'netns', 'hostname'},
+    'netns_exporter_build_info': {'branch', 'goversion', 'revision', 'version'},
 }
 COUNTERS = {
     name for name in LABELS if name.startswith(('oie_net_', 'oie_disk_r_', 'oie_disk_w_'))
@@ -136,6 +149,9 @@ COUNTERS = {
     'oie_conntrack_read_errors_total',
     'oie_host_conntrack_read_errors_total',
     'libvirt_nova_instance_cpu_time_total',
+    'oie_project_vcpu_hours_total',
+    'oie_project_memory_mb_hours_total',
+    *(name for name in LABELS if name.startswith('netns_network_')),
 }
 
 # What can be said of an instance of which nothing can be read.
@@ -160,7 +176,7 @@ ALWAYS_KNOWN = {
 # Families that tell of ourselves, not of the host.
 OWN = re.compile(
     r'oie_(host_(collection|dynamic|go_heap|heap)|static|dynamic|cache|collector|exporter|build'
-    r'|libvirt_(reconnects|stuck|suspect)|domain_errors)\w*|prometheus_build_info'
+    r'|libvirt_(reconnects|stuck|suspect)|domain_errors)\w*|(prometheus|netns_exporter)_build_info'
     r'|(process|python)_\w+'
 )
 
@@ -199,7 +215,7 @@ def test_names_are_unique_over_all_collectors():
 def test_a_collector_says_what_it_is_about_and_belongs_to_a_set(each):
     assert issubclass(each, base.Collector)
     assert each.__doc__
-    assert each.METRIC_SET in ('oie', 'libvirt_nova')
+    assert each.METRIC_SET in ('oie', 'libvirt_nova', 'netns')
     assert each.NEEDS <= {field.name for field in dataclasses.fields(model.Snapshot)}
     assert each.meters()
 
@@ -208,7 +224,10 @@ def test_a_collector_says_what_it_is_about_and_belongs_to_a_set(each):
 def test_every_meter_is_documented(each):
     for meter in each.meters():
         assert meter.prometheus or meter.ceilometer
-        assert re.fullmatch(r'[A-Z][ -~]*[^ .]\.', meter.help), meter
+        # The words of netns-exporter, and of OS_project_usage_exporter, stay what they are.
+        is_literal = each.METRIC_SET == 'netns' or meter.prometheus.startswith('project_')
+        end = r'\.?' if is_literal else r'\.'
+        assert re.fullmatch(rf'[A-Z][ -~]*[^ .]{end}', meter.help), meter
         assert '  ' not in meter.help
         assert meter.unit, meter
         assert meter.source, meter
@@ -220,7 +239,8 @@ def test_every_name_follows_the_conventions_or_is_literal(each):
         name = meter.prometheus
         if not name:
             continue
-        assert re.fullmatch(r'(oie|libvirt_nova|prometheus)_[a-z][a-z0-9_]*[a-z0-9]', name)
+        sets = 'oie|libvirt_nova|netns|project|prometheus'
+        assert re.fullmatch(rf'({sets})_[a-z][a-z0-9_]*[a-z0-9]', name)
         is_counter = meter.kind is model.Kind.CUMULATIVE
         if name not in LITERAL_COUNTERS | LITERAL_GAUGES:
             assert name.endswith('_total') == is_counter, name
@@ -291,7 +311,7 @@ def test_label_names_are_valid_and_not_reserved():
     for values in measuring.samples(everything()).values():
         for labels in values:
             for name, value in labels:
-                assert re.fullmatch(r'[a-z][a-z0-9_]*', name), name
+                assert re.fullmatch(r'[a-z][a-z0-9_]*|deviceIP', name), name
                 assert name not in ('job', 'instance', 'quantile')
                 assert isinstance(value, str), (name, value)
 

@@ -248,7 +248,7 @@ WRONG_FILES = [
     (
         '[exporter]\nmetric_sets =\n',
         "oie.conf:2: [exporter] metric_sets = '': "
-        'the list is empty; write at least one of oie, libvirt_nova',
+        'the list is empty; write at least one of oie, libvirt_nova, netns',
     ),
     (
         '[exporter]\nmetric_sets = oie,oie\n',
@@ -328,8 +328,8 @@ WRONG_FILES = [
         'oie.conf:2: [collector] Interval = 5: unknown option; did you mean interval?',
     ),
     (
-        '[exporter]\ninterval = 5\n',
-        'oie.conf:2: [exporter] interval = 5: unknown option; it belongs to [collector]',
+        '[exporter]\ncpu_min = 5\n',
+        'oie.conf:2: [exporter] cpu_min = 5: unknown option; it belongs to [collector]',
     ),
     ('[disk]\nxyz = 5\n', 'oie.conf:2: [disk] xyz = 5: unknown option'),
     (

@@ -19,6 +19,7 @@ import subprocess
 from prometheus_client import parser
 import pytest
 
+from oie import model
 from oie.cmd import wiring
 from oie.collectors import cpu
 from oie.collectors import exporter
@@ -39,6 +40,12 @@ PROMTOOL = {
             'oie_net_rx_gbytes',
             'oie_net_tx_gbytes',
             *(f'oie_{name}_contact' for name in builders.THREAT_TAGS),
+            'netns_network_up',
+            'netns_network_namespace',
+        ),
+        "label names should be written in 'snake_case' not 'camelCase'": (
+            *(f'netns_network_{name}_total' for name in model.LinkStatistics._fields),
+            'netns_network_up',
         ),
         'non-counter metrics should not have "_total" suffix': (
             'oie_conntrack_ip_flows_total',
@@ -48,6 +55,16 @@ PROMTOOL = {
         'metric names should not contain abbreviated units': (
             'libvirt_nova_instance_memory_alloc_kb',
             'libvirt_nova_instance_memory_used_kb',
+            'oie_project_memory_mb_hours_total',
+            'oie_project_weighted_memory_mb_hours_total',
+            'project_mb_usage',
+        ),
+        # Nova, OS_project_usage_exporter and every bill count hours.
+        'use base unit "seconds" instead of "hours"': (
+            'oie_project_memory_mb_hours_total',
+            'oie_project_vcpu_hours_total',
+            'oie_project_weighted_memory_mb_hours_total',
+            'oie_project_weighted_vcpu_hours_total',
         ),
         'non-histogram and non-summary metrics should not have "_count" suffix': (
             'libvirt_nova_instance_vcpu_count',
@@ -64,7 +81,7 @@ def _process_stands_still(monkeypatch, tmp_path):
     monkeypatch.setattr(cpu, 'SCHEDSTATS', str(path))
     monkeypatch.setattr(exporter, 'process', lambda: ())
     monkeypatch.setattr(exporter, '_anonymous_bytes', lambda: 40 * builders.MIB)
-    monkeypatch.setattr(exporter, '_version', lambda: '1.2.3')
+    monkeypatch.setattr(exporter, 'version', lambda: '1.2.3')
 
 
 def exposition(collectors):
@@ -84,7 +101,7 @@ def test_metrics_with_every_set_and_every_option():
     golden.check('metrics_everything.txt', everything().text)
 
 
-@pytest.mark.parametrize('name', ['instances', 'disks', 'vnics', 'flows', 'contacts'])
+@pytest.mark.parametrize('name', ['instances', 'disks', 'vnics', 'flows', 'contacts', 'routers'])
 def test_lists_of_the_pollsters(name):
     golden.check(f'{name}.json', wiring.pollsters()[name].render(builders.node()))
 
