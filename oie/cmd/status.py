@@ -15,7 +15,6 @@
 import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence
-import importlib.metadata
 import os
 import sys
 import time
@@ -29,6 +28,7 @@ from oie import config
 from oie import exceptions
 from oie import plugins
 from oie.cmd import check_table
+from oie.cmd import command_lines
 from oie.cmd import host_check
 from oie.cmd import threat_wiring
 from oie.cmd import wiring
@@ -96,45 +96,13 @@ def run(argv: Sequence[str]) -> int:
 # --- the command line ---------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise exceptions.ConfigError(f'{message}; see {PROG} --help')
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=PROG,
-        usage=f'{PROG} [options] {{host,upgrade}} check',
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> command_lines.Parser:
+    usage = f'{PROG} [options] {{host,upgrade}} check'
+    parser = command_lines.parser(PROG, _DESCRIPTION, _EPILOG, usage)
     hidden = argparse.SUPPRESS
     parser.add_argument('subject', choices=['host', 'upgrade'], metavar='COMMAND', help=hidden)
     parser.add_argument('action', choices=['check'], metavar='check', help=hidden)
-    parser.set_defaults(named=[])
-    # One list, as options of our own again: of files and directories the later ones win.
-    parser.add_argument(
-        '--config-file',
-        dest='named',
-        action='append',
-        type='--config-file={}'.format,
-        metavar='FILE',
-        help='read this file; may repeat, later ones win',
-    )
-    parser.add_argument(
-        '--config-dir',
-        dest='named',
-        action='append',
-        type='--config-dir={}'.format,
-        metavar='DIR',
-        help='read the *.conf files of this directory, in order of their names',
-    )
     parser.add_argument('--json', action='store_true', help='print JSON in place of a table')
-    parser.add_argument(
-        '--version', action='version', version=f'{PROG} {importlib.metadata.version("oie")}'
-    )
     return parser
 
 

@@ -16,15 +16,14 @@ import argparse
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import importlib.metadata
 import os
 import sys
-from typing import NoReturn
 
 from oslo_config import cfg
 
 from oie import config
 from oie import exceptions
+from oie.cmd import command_lines
 from oie.cmd import gate_check
 from oie.cmd import gate_tokens
 from oie.cmd import wiring
@@ -82,35 +81,9 @@ def run(argv: Sequence[str]) -> int:
 # --- the command line ---------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise exceptions.ConfigError(f'{message}; see {PROG} --help')
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=PROG,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        '--version', action='version', version=f'{PROG} {importlib.metadata.version("oie")}'
-    )
-    parser.set_defaults(named=[])
-    for option, word, text in (
-        ('--config-file', 'FILE', 'read this file; may repeat, later ones win'),
-        ('--config-dir', 'DIR', 'read the *.conf files of this directory, in order'),
-    ):
-        parser.add_argument(
-            option,
-            dest='named',
-            action='append',
-            type=f'{option}={{}}'.format,
-            metavar=word,
-            help=text,
-        )
+def _parser() -> command_lines.Parser:
+    usage = f'{PROG} [options] COMMAND ...'
+    parser = command_lines.parser(PROG, _DESCRIPTION, _EPILOG, usage)
     commands = parser.add_subparsers(required=True, metavar='COMMAND', help=argparse.SUPPRESS)
     _command(commands, 'generate', generate)
     _token_commands(commands)
@@ -119,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: 'argparse._SubParsersAction[_Parser]',
+    commands: 'argparse._SubParsersAction[command_lines.Parser]',
     name: str,
     run_it: Callable[[cfg.ConfigOpts, argparse.Namespace], int],
     arguments: Mapping[str, str] | None = None,
@@ -133,7 +106,7 @@ def _command(
     return parser
 
 
-def _token_commands(commands: 'argparse._SubParsersAction[_Parser]') -> None:
+def _token_commands(commands: 'argparse._SubParsersAction[command_lines.Parser]') -> None:
     parser = commands.add_parser('token', allow_abbrev=False)
     tokens = parser.add_subparsers(required=True, metavar='COMMAND')
     new = _command(tokens, 'new', gate_tokens.new, {'NAME': 'of the portal'})
@@ -152,7 +125,7 @@ def _token_commands(commands: 'argparse._SubParsersAction[_Parser]') -> None:
     remove.add_argument('--older', action='store_true', help='all of its tokens but the newest')
 
 
-def _check_command(commands: 'argparse._SubParsersAction[_Parser]') -> None:
+def _check_command(commands: 'argparse._SubParsersAction[command_lines.Parser]') -> None:
     check = _command(
         commands, 'check', gate_check.check, {'URL': 'http://HOST:PORT or https://HOST:PORT'}
     )
