@@ -143,10 +143,13 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Write on."""
         self._is_blocked = False
-        self._pump()
+        # Not at once: asyncio calls this before it looks whether the transport is closing. One
+        # that is closed here would be closed a second time there, which is an error in the log.
+        self._loop.call_soon(self._pump)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the peer."""
+        self._unsent = None
         self._leave()
         if self._job is not None:
             self._job.cancel()
@@ -177,6 +180,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close at once, whatever is under way."""
+        self._unsent = None
         self._leave()
         self._transport.abort()
 

@@ -292,6 +292,17 @@ def test_big_body_is_served_whole(client):
     assert client.send(GET).response()[2] == b'hello\n'
 
 
+def test_big_body_for_a_slow_reader_ends_without_an_error(client, server, caplog):
+    client.send(GET_BIG.replace(b'Host', b'Connection: close\r\nHost'))
+    until(lambda: is_phase(server, write=1))
+    assert client.response()[2] == BIG
+    assert client.is_closed()
+    until(lambda: is_phase(server, write=0))
+    # The loop runs on: what was left in it has been done when another is answered.
+    assert ask(server)[0] == 200
+    assert not caplog.records
+
+
 def test_pipelined_requests_are_answered_in_order(client):
     client.send(b''.join(GET_ECHO % number for number in range(400)))
     for number in range(400):
