@@ -759,6 +759,8 @@ def test_nothing_is_done_for_who_leaves_before_a_worker_is_free():
             until(lambda: is_phase(server, write=workers + 1))
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
         until(lambda: is_phase(server, write=workers))
+        # The job is taken back one turn of the loop later.
+        assert ask(server)[0] == 200
         gate.is_open.set()
         assert ask(server, GET_GATE)[0] == 200
         assert gate.calls == workers + 1
