@@ -47,21 +47,22 @@ def parser(prog: str, description: str, epilog: str, usage: str | None = None) -
     made.add_argument(
         '--version', action='version', version=f'{prog} {importlib.metadata.version("oie")}'
     )
-    made.set_defaults(named=[])
+    add_files(made, 'named')
+    return made
+
+
+def add_files(made: argparse.ArgumentParser, name: str) -> None:
+    """Let a parser, or that of a command, take files and directories as a list of this name."""
+    made.set_defaults(**{name: []})
     for option, word, text in (
         ('--config-file', 'FILE', 'read this file; may repeat, later ones win'),
-        (
-            '--config-dir',
-            'DIR',
-            'read the *.conf files of this directory, in order',
-        ),
+        ('--config-dir', 'DIR', 'read the *.conf files of this directory, in order'),
     ):
         made.add_argument(
             option,
-            dest='named',
+            dest=name,
             action='append',
             type=f'{option}={{}}'.format,
             metavar=word,
             help=text,
         )
-    return made

@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
     """
     try:
         arguments = _parser().parse_args(argv)
-        conf = wiring.load(arguments.named, PROG)
+        conf = wiring.load([*arguments.named, *arguments.named_later], PROG)
         command: Callable[[cfg.ConfigOpts, argparse.Namespace], int] = arguments.run
         return command(conf, arguments)
     except exceptions.ConfigError as exc:
@@ -100,6 +100,8 @@ def _command(
     """Add a command with its positional arguments, each by name and help."""
     parser = commands.add_parser(name, allow_abbrev=False)
     parser.set_defaults(run=run_it)
+    # Behind the command they count as well; a list of its own, or it would hide the other.
+    command_lines.add_files(parser, 'named_later')
     for word, text in (arguments or {}).items():
         optional = '?' if word.startswith('[') else None
         parser.add_argument(word.strip('[]').lower(), metavar=word, nargs=optional, help=text)

@@ -47,6 +47,17 @@ def run(tmp_path, capsys):
     return run
 
 
+@pytest.mark.parametrize('words', [('generate',), ('token', 'list')])
+def test_files_may_be_named_before_and_behind_the_command(run, tmp_path, words):
+    later = tmp_path / 'later.conf'
+    later.write_text('[gate]\ncolour = red\n', encoding='utf-8')
+    status, _, errors = run(*words, '--config-file', str(later))
+    assert status == 2
+    assert f'{later}:2: [gate] colour' in errors
+    later.write_text(f'[gate]\ndirectory = {tmp_path}/other\n', encoding='utf-8')
+    assert run(*words, '--config-file', str(later))[0] == 0
+
+
 @pytest.fixture
 def haproxy(tmp_path):
     """A stats socket that writes down the commands and answers what the test says."""
