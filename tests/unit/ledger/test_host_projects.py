@@ -67,12 +67,12 @@ class Host:
         now = [builders.later(each, self.clock.now, self.clock.now) for each in guests]
         known = frozenset(each.definition.uuid for each in guests)
         found = self.ledger.read(tuple(now), GAP, known)
-        while found['usage'].error:
-            # A slow disk: the same moment once more.
+        while found['usage'].error or found['host_projects'] is None:
+            # A slow disk, nothing is shown before it is written: the same moment once more.
             found = self.ledger.read(tuple(now), GAP, known)
         return {
             dict(each.labels.pairs)['project_uuid']: each.vcpu_seconds
-            for each in found['host_projects'] or ()
+            for each in found['host_projects']
         }
 
 
