@@ -93,7 +93,8 @@ def filled(
     """Return Gnocchi with the two hours in it."""
     command = 'exec cat "$LISTS/$1.json"'
     meters = ('oie.{usage_*', 'oie.{os_*')
-    with ceilometer.Agent(installed['ceilometer'], server, command, meters) as agent:
+    agent_of_it = ceilometer.Agent(installed['ceilometer'], server, command, meters)
+    with server.held(), agent_of_it as agent:
         for second in told.polls:
             now = datetime.datetime.fromtimestamp(begin + second, datetime.timezone.utc)
             at = now.replace(tzinfo=None).isoformat()
