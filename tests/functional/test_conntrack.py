@@ -32,6 +32,7 @@ from oie.sources import flow_columns
 from oie.sources import namespaces
 from tests import conntrack_list
 from tests import ctnetlink
+from tests import held
 from tests.functional import flows
 from tests.functional import processes
 from tests.functional import record_conntrack
@@ -311,19 +312,13 @@ def test_nothing_is_held_afterwards(namespace: flows.Namespace) -> None:
     def fail(flows: flow_columns.Flows) -> None:
         raise ZeroDivisionError
 
-    before = held()
-    for _ in range(20):
-        dump(namespace)
-        with pytest.raises(ZeroDivisionError):
-            conntrack.dump(fail, namespace=namespace.path)
-        with pytest.raises(exceptions.SourceError):
-            conntrack.dump(print, namespace=f'{namespace.path}-missing')
-
-    # A thread of the kernel's lives a moment longer than Python's, that of a test before too.
-    processes.wait_for(
-        lambda: all(now <= then for now, then in zip(held(), before, strict=True)),
-        what=f'{before} again',
-    )
+    with held.nothing_more():
+        for _ in range(20):
+            dump(namespace)
+            with pytest.raises(ZeroDivisionError):
+                conntrack.dump(fail, namespace=namespace.path)
+            with pytest.raises(exceptions.SourceError):
+                conntrack.dump(print, namespace=f'{namespace.path}-missing')
 
 
 def _namespaces_of_tasks() -> set[str]:
@@ -333,11 +328,6 @@ def _namespaces_of_tasks() -> set[str]:
         with contextlib.suppress(FileNotFoundError):
             found.add(os.readlink(task / 'ns' / 'net'))
     return found
-
-
-def held() -> tuple[int, int]:
-    """Return the numbers of open files and of threads."""
-    return len(os.listdir('/proc/self/fd')), len(os.listdir('/proc/self/task'))
 
 
 @contextlib.contextmanager
