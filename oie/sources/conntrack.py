@@ -31,7 +31,6 @@ import os
 import secrets
 import struct
 import time
-import types
 
 from oie import exceptions
 from oie.sources import ctnetlink
@@ -124,12 +123,7 @@ class Table:
     def __enter__(self) -> 'Table':
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._opened.close()
 
     def count(self) -> int:
@@ -150,12 +144,7 @@ class _Number:
     def __enter__(self) -> '_Number':
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         os.close(self._file)
 
     def read(self) -> int:

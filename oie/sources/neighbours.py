@@ -24,7 +24,6 @@ import dataclasses
 import ipaddress
 import socket
 import struct
-import types
 
 from oie import exceptions
 from oie.sources import device_addresses
@@ -74,12 +73,7 @@ class NeighbourSocket:
     def __enter__(self) -> 'NeighbourSocket':
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._client.close()
 
     def addresses(self) -> tuple[LocalAddress, ...]:

@@ -24,7 +24,6 @@ import dataclasses
 import errno
 import socket
 import struct
-import types
 from typing import TypeVar
 
 from oie import exceptions
@@ -86,12 +85,7 @@ class NetlinkClient:
     def __enter__(self) -> 'NetlinkClient':
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def close(self) -> None:

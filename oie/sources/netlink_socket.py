@@ -24,7 +24,6 @@ import errno
 import functools
 import socket
 import struct
-import types
 
 import numpy as np
 import numpy.typing as npt
@@ -115,12 +114,7 @@ class NetlinkSocket:
     def __enter__(self) -> 'NetlinkSocket':
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._connection.close()
 
     @property

@@ -21,7 +21,6 @@ from collections.abc import Mapping
 import contextlib
 import socket
 import struct
-import types
 
 from oie import exceptions
 from oie.sources import icmp
@@ -126,12 +125,7 @@ class Line:
     def __enter__(self) -> 'Line':
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._opened.close()
 
     def neighbours(self) -> neighbours.Neighbours:

@@ -268,7 +268,7 @@ class Files:
         self._thread.start()
         return self
 
-    def __exit__(self, *_args: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._is_over.set()
         self._thread.join()
 

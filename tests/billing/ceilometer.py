@@ -19,7 +19,6 @@ import shutil
 import stat
 import subprocess
 import tempfile
-import types
 from typing import Any
 
 from tests.billing import environments
@@ -82,12 +81,7 @@ class Agent:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
 
     def start(self) -> None:

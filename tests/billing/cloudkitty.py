@@ -23,7 +23,6 @@ import pathlib
 import shutil
 import sqlite3
 import tempfile
-import types
 import urllib.error
 import urllib.request
 
@@ -116,12 +115,7 @@ class CloudKitty:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
 
     def start(self) -> None:

@@ -14,10 +14,10 @@
 
 from collections.abc import Iterator
 import os
-from typing import NoReturn
 
 import pytest
 
+from tests import machine
 from tests.billing import ceilometer
 from tests.billing import cloudkitty
 from tests.billing import environments
@@ -39,17 +39,11 @@ def installed() -> dict[str, environments.Environment]:
     if postgres.find_programs() is None:
         missing.append('postgresql')
     if missing:
-        _give_up(f'the billing chain needs {", ".join(missing)} (bindep billing)')
+        machine.give_up(f'the billing chain needs {", ".join(missing)} (bindep billing)')
     try:
         return environments.make_all()
     except processes.LabError as exc:
-        _give_up(f'the environments could not be made: {exc}')
-
-
-def _give_up(message: str) -> NoReturn:
-    if os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(message)
-    pytest.skip(message)
+        machine.give_up(f'the environments could not be made: {exc}')
 
 
 @pytest.fixture(scope='session')

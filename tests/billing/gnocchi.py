@@ -20,7 +20,6 @@ import json
 import pathlib
 import shutil
 import tempfile
-import types
 from typing import Any
 import urllib.error
 import urllib.parse
@@ -71,12 +70,7 @@ class Gnocchi:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
 
     def start(self) -> None:

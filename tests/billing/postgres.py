@@ -15,7 +15,6 @@
 import pathlib
 import shutil
 import tempfile
-import types
 
 from tests.functional import processes
 
@@ -44,12 +43,7 @@ class Postgres:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
 
     @property

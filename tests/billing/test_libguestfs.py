@@ -36,12 +36,12 @@ from oie.sources.guest_os import libguestfs
 from oie.sources.guest_os import pythons
 from oie.sources.guest_os import sessions
 from tests import builders
+from tests import machine
 from tests.billing import guest_images
 from tests.functional import processes
 
 PRODUCT = 'Windows Server 2022 Datacenter'
 PROGRAMS = ('mke2fs', 'qemu-img', 'qemu-io', 'tar')
-_REQUIRED = os.environ.get('OIE_REQUIRE_LAB') == '1'
 
 
 def what_is_missing() -> str:
@@ -123,9 +123,7 @@ def block_device(image: pathlib.Path) -> Iterator[pathlib.Path]:
 @pytest.fixture(scope='module')
 def place() -> Iterator[pathlib.Path]:
     """A directory whose path is short: a socket of libguestfs lies in it."""
-    missing = what_is_missing()
-    if missing:
-        pytest.fail(missing) if _REQUIRED else pytest.skip(missing)
+    machine.require(what_is_missing())
     with tempfile.TemporaryDirectory(prefix='oie-') as name:
         yield pathlib.Path(name)
 

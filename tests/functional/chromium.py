@@ -29,7 +29,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-import types
 from typing import Any
 
 from tests.functional import processes
@@ -88,12 +87,7 @@ class Browser:
         processes.end_later(self, self.close)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def close(self) -> None:

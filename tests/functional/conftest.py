@@ -14,19 +14,17 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
-import os
 import signal
 import types
 from typing import Any
 
 import pytest
 
+from tests import machine
+from tests.functional import flows
 from tests.functional import guests as lab_guests
 from tests.functional import lab
 from tests.functional import processes
-
-#: Set by tox: a machine that cannot run the laboratory then fails instead of skipping.
-_REQUIRED = os.environ.get('OIE_REQUIRE_LAB') == '1'
 
 GuestFactory = Callable[..., list[lab_guests.Guest]]
 LibvirtdFactory = Callable[..., lab.Libvirtd]
@@ -35,16 +33,18 @@ LibvirtdFactory = Callable[..., lab.Libvirtd]
 @pytest.fixture(scope='session')
 def laboratory() -> Iterator[None]:
     """Check that the machine can run the laboratory; end everything at last."""
-    missing = lab.what_is_missing()
-    if missing and _REQUIRED:
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+    machine.require(lab.what_is_missing())
     lab.sweep()
     previous = signal.signal(signal.SIGTERM, _exit_in_order)
     yield
     signal.signal(signal.SIGTERM, previous)
     processes.end_all()
+
+
+@pytest.fixture(scope='session')
+def own_namespaces() -> None:
+    """Check that there can be network namespaces with connection tables of their own."""
+    machine.require(flows.what_is_missing())
 
 
 @pytest.fixture(scope='session')

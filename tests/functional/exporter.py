@@ -30,7 +30,6 @@ import sys
 import tempfile
 import threading
 import time
-import types
 from typing import Any
 
 from prometheus_client import parser
@@ -205,12 +204,7 @@ class Exporter:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     @property
@@ -439,12 +433,7 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._ending.set()
         self._thread.join()
 

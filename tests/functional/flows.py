@@ -31,7 +31,6 @@ import pathlib
 import secrets
 import socket
 import struct
-import types
 from typing import Any
 from typing import TypeVar
 
@@ -85,12 +84,7 @@ class Namespace:
         self._connection = self.run(_connect)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def close(self) -> None:

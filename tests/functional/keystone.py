@@ -22,7 +22,6 @@ import pathlib
 import shutil
 import sys
 import tempfile
-import types
 
 import requests
 
@@ -99,12 +98,7 @@ class Keystone:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -38,7 +38,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import types
 from typing import Any
 import uuid
 
@@ -126,12 +125,7 @@ class Libvirtd:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     @property

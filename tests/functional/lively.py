@@ -25,7 +25,6 @@ import http.server
 import re
 import threading
 import time
-import types
 
 from tests import builders
 from tests.functional import processes
@@ -97,12 +96,7 @@ class Node:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -13,7 +13,6 @@
 """A live migration between two private daemons, held half-way for as long as a test wants."""
 
 import dataclasses
-import types
 
 from tests.functional import guests
 from tests.functional import lab
@@ -56,12 +55,7 @@ class Migration:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.abort()
 
     @property

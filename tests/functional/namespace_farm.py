@@ -26,7 +26,6 @@ import secrets
 import socket
 import struct
 import tempfile
-import types
 
 from oie.sources import namespaces
 from oie.sources import netlink_attributes
@@ -73,12 +72,7 @@ class Farm:
             )
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def close(self) -> None:

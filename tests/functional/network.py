@@ -27,7 +27,6 @@ from collections.abc import Sequence
 import contextlib
 import ipaddress
 import pathlib
-import types
 
 from tests.functional import flows
 from tests.functional import processes
@@ -97,12 +96,7 @@ class Network:
             self._ends = ends.pop_all()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._ends.close()
 
     def __getitem__(self, name: str) -> flows.Namespace:

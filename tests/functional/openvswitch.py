@@ -28,7 +28,6 @@ import json
 import pathlib
 import shutil
 import tempfile
-import types
 from typing import TypeVar
 
 from tests.functional import processes
@@ -81,12 +80,7 @@ class Database:
         self._start_more()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     @property

@@ -23,18 +23,16 @@ import json
 import pathlib
 import secrets
 import socket
-import types
 from typing import Any
 
 from oie.sources import namespaces
-from tests.functional import flows
-from tests.functional import processes
+from tests.functional import own_namespaces
 
 EXTERNAL, OUTSIDE = '203.0.113.7', '203.0.113.8'
 _MACS = {'qg': 'fa:16:3e:01:e7:01', 'eth0': 'fa:16:3e:01:e7:02'}
 
 
-class Router:
+class Router(own_namespaces.OwnNamespaces):
     """A router whose gateway is joined to a machine outside, and a DHCP server.
 
     :ivar uuid: of the router and of the network
@@ -42,15 +40,15 @@ class Router:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.uuid = f'01e70000-0000-4000-8000-{secrets.token_hex(6)}'
         self.device = f'qg-{self.uuid[-11:]}'
         self.name = f'qrouter-{self.uuid}'
         self.dhcp = f'qdhcp-{self.uuid}'
-        self.outside = f'{flows.PREFIX}{secrets.token_hex(3)}'
-        self._names: list[str] = []
+        self.outside = self.run
 
     def __enter__(self) -> 'Router':
-        processes.end_later(self, self.close)
+        super().__enter__()
         for name in (self.name, self.dhcp, self.outside):
             self.add(name)
         self.ip(
@@ -66,29 +64,14 @@ class Router:
         self.ip(f'neighbour add {EXTERNAL} lladdr {_MACS["qg"]} dev eth0', self.outside)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Delete what is left."""
-        processes.ended(self)
-        while self._names:
-            processes.run('ip', 'netns', 'delete', self._names.pop())
-
     def add(self, name: str) -> None:
         """Make one more namespace."""
-        processes.run('ip', 'netns', 'add', name)
-        self._names.append(name)
+        self.make(name)
         namespaces.run_in(f'/run/netns/{name}', _without_ipv6)
 
     def ip(self, arguments: str, name: str = '') -> str:
         """Return what ip(8) says in a namespace, by default that of the router."""
-        return processes.run('ip', '-n', name or self.name, *arguments.split())
+        return own_namespaces.ip(name or self.name, arguments)
 
     def receive(self, count: int) -> None:
         """Have the router receive so many packets of 142 bytes from outside."""

@@ -17,7 +17,6 @@ import json
 import pathlib
 import shutil
 import tempfile
-import types
 from typing import Any
 from typing import TypeVar
 import urllib.parse
@@ -44,12 +43,7 @@ class _Server:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
 
     @property

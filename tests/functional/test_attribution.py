@@ -17,7 +17,6 @@ translated, the kernel makes the tuple of the replies itself.
 """
 
 from collections.abc import Iterator
-import os
 
 import pytest
 
@@ -41,13 +40,7 @@ A, B = (
 TWIN = attributed.instance('twin', FIXED, port='port-t')
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _machine() -> None:
-    missing = flows.what_is_missing()
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+pytestmark = pytest.mark.usefixtures('own_namespaces')
 
 
 @pytest.fixture(scope='module')

@@ -19,7 +19,6 @@ table is that of the host. test_attribution.py has entries without packets.
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import os
 import re
 import socket
 
@@ -31,6 +30,7 @@ from oie.sources import conntrack
 from oie.sources import flow_columns
 from tests import conntrack_list
 from tests import ctnetlink
+from tests import machine
 from tests.functional import attributed
 from tests.functional import flows
 from tests.functional import network
@@ -95,11 +95,7 @@ PATIENCE = 10.0
 
 @pytest.fixture(scope='module')
 def net() -> Iterator[network.Network]:
-    missing = network.what_is_missing()
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+    machine.require(network.what_is_missing())
     with network.Network(MACHINES) as net:
         yield net
 

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import contextlib
 import importlib.util
 import json
-import os
 import pathlib
 import shutil
 import stat
@@ -29,6 +28,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import machine
 from tests.functional import exporter as exporters
 from tests.functional import guests as lab_guests
 from tests.functional import lab
@@ -69,8 +69,7 @@ class Polled:
 @pytest.fixture(autouse=True, scope='module')
 def _ceilometer() -> None:
     if importlib.util.find_spec('ceilometer') is None:
-        message = 'ceilometer is not installed (tests/functional/requirements.txt)'
-        (pytest.fail if os.environ.get('OIE_REQUIRE_LAB') == '1' else pytest.skip)(message)
+        machine.give_up('ceilometer is not installed (tests/functional/requirements.txt)')
 
 
 @pytest.fixture(scope='module')

@@ -53,13 +53,7 @@ DUMP = """
 """
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _machine() -> None:
-    missing = flows.what_is_missing()
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+pytestmark = pytest.mark.usefixtures('own_namespaces')
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@
 """Flows from a real kernel's table, through the daemon, to the series and the pollster."""
 
 from collections.abc import Iterator
-import os
 import pathlib
 
 import pytest
@@ -27,13 +26,7 @@ UUID = '9f3c1e52-7a84-4d0b-b6e1-0c5d8f2a7b01'
 FIXED, FLOATING = '10.10.0.11', '203.0.113.5'
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _machine() -> None:
-    missing = flows.what_is_missing()
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+pytestmark = pytest.mark.usefixtures('own_namespaces')
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import tempfile
 import threading
@@ -36,6 +35,7 @@ from oie.sources import domain_xml
 from oie.sources.guest_os import base
 from oie.sources.guest_os import guest_agent
 from tests import builders
+from tests import machine
 from tests.functional import agent_guest
 from tests.functional import domains
 from tests.functional import exporter as exporters
@@ -124,11 +124,7 @@ class Agent:
 
 @pytest.fixture(scope='module')
 def booted(libvirtd: lab.Libvirtd) -> Iterator[Agent]:
-    missing = agent_guest.what_is_missing()
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+    machine.require(agent_guest.what_is_missing())
     # The path of a socket has room for 107 bytes.
     with tempfile.TemporaryDirectory(prefix='oiet-agent-') as name:
         directory = pathlib.Path(name)

@@ -19,12 +19,10 @@ import json
 import os
 import pathlib
 import pwd
-import secrets
 import socket
 import subprocess
 import sys
 import threading
-import types
 from typing import Any
 
 import pytest
@@ -40,9 +38,9 @@ from oie.sources import netns_passes
 from oie.sources import netns_readers
 from tests import held
 from tests.functional import exporter as exporters
-from tests.functional import flows
 from tests.functional import namespace_farm
 from tests.functional import network
+from tests.functional import own_namespaces
 from tests.functional import packets
 from tests.functional import processes
 from tests.unit import measuring
@@ -58,39 +56,11 @@ READS = '+dac_read_search'
 PARTS = ('addresses', 'conntrack', 'snmp', 'snmp6', 'sockstat')
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _machine() -> None:
-    missing = flows.what_is_missing()
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+pytestmark = pytest.mark.usefixtures('own_namespaces')
 
 
-class Net:
-    """Namespaces of one test by short names, gone after the block."""
-
-    def __init__(self) -> None:
-        self.run = f'{flows.PREFIX}{secrets.token_hex(3)}'
-        self.made: list[str] = []
-
-    def __enter__(self) -> 'Net':
-        processes.end_later(self, self.close)
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Delete what is left."""
-        processes.ended(self)
-        while self.made:
-            self.delete(self.made[-1])
+class Net(own_namespaces.OwnNamespaces):
+    """Namespaces of one test by short names."""
 
     @property
     def pattern(self) -> str:
@@ -99,27 +69,16 @@ class Net:
 
     def add(self, name: str) -> str:
         """Return the whole name of a new namespace."""
-        whole = f'{self.run}-{name}'
-        processes.run('ip', 'netns', 'add', whole)
-        self.made.append(whole)
-        return whole
-
-    def delete(self, whole: str) -> None:
-        self.made.remove(whole)
-        processes.run('ip', 'netns', 'delete', whole)
+        return self.make(f'{self.run}-{name}')
 
     def pair(self, one: str, other: str, device: str = 'qg-1') -> None:
         """Join two namespaces by a cable: ``device`` with 192.0.2.1 in one, eth0 in the other."""
-        _ip(one, f'link add {device} type veth peer name eth0 netns {other}')
+        own_namespaces.ip(one, f'link add {device} type veth peer name eth0 netns {other}')
         for whole, each, address in ((one, device, '192.0.2.1'), (other, 'eth0', '192.0.2.2')):
-            _ip(whole, f'address add {address}/24 dev {each}')
-            _ip(whole, f'address add 2001:db8::{address[-1]}/64 dev {each} nodad')
-            _ip(whole, f'link set {each} up')
-            _ip(whole, 'link set lo up')
-
-
-def _ip(whole: str, arguments: str) -> str:
-    return processes.run('ip', '-n', whole, *arguments.split())
+            own_namespaces.ip(whole, f'address add {address}/24 dev {each}')
+            own_namespaces.ip(whole, f'address add 2001:db8::{address[-1]}/64 dev {each} nodad')
+            own_namespaces.ip(whole, f'link set {each} up')
+            own_namespaces.ip(whole, 'link set lo up')
 
 
 def _file(whole: str, path: str) -> str:
@@ -171,10 +130,10 @@ def only(found: model.NamespaceTable, name: str = '') -> model.Namespace:
 
 def _as_told(whole: str) -> dict[str, tuple[Any, ...]]:
     """Return what ip(8) says of the devices of a namespace, by their names."""
-    links = json.loads(_ip(whole, '-s -j link'))
+    links = json.loads(own_namespaces.ip(whole, '-s -j link'))
     addresses = {
         each['ifname']: tuple(f'{one["local"]}/{one["prefixlen"]}' for one in each['addr_info'])
-        for each in json.loads(_ip(whole, '-j address'))
+        for each in json.loads(own_namespaces.ip(whole, '-j address'))
     }
     return {
         link['ifname']: (
@@ -226,11 +185,11 @@ def _between_equal_looks(
 def test_devices_are_those_of_ip_under_traffic(net: Net, mode: str) -> None:
     one, other = net.add('one'), net.add('other')
     net.pair(one, other)
-    _ip(one, 'link add down0 type bridge')
-    _ip(one, 'link add far0 type veth peer name far1')
-    _ip(one, 'link set far0 up mtu 1400')
+    own_namespaces.ip(one, 'link add down0 type bridge')
+    own_namespaces.ip(one, 'link add far0 type veth peer name far1')
+    own_namespaces.ip(one, 'link set far0 up mtu 1400')
     processes.wait_for(
-        lambda: 'LOWERLAYERDOWN' in _ip(one, '-brief link show dev far0'),
+        lambda: 'LOWERLAYERDOWN' in own_namespaces.ip(one, '-brief link show dev far0'),
         5,
         'a cable without an end',
     )
@@ -456,16 +415,16 @@ def test_device_that_is_renamed_and_deleted_in_mid_pass(net: Net) -> None:
 
     def meddle(name: str) -> None:
         if name == one:
-            _ip(other, 'link set eth0 down')
-            _ip(other, 'link set eth0 name renamed0')
+            own_namespaces.ip(other, 'link set eth0 down')
+            own_namespaces.ip(other, 'link set eth0 name renamed0')
 
     reader = Meddling(_inside(), meddle)
     found = _run(reader, net.pattern)
     assert [each.name for each in found.table.namespaces[1].devices or ()] == ['renamed0']
 
     def delete(name: str) -> None:
-        if name == one and 'qg-1' in _ip(one, '-brief link'):
-            _ip(one, 'link delete qg-1')
+        if name == one and 'qg-1' in own_namespaces.ip(one, '-brief link'):
+            own_namespaces.ip(one, 'link delete qg-1')
 
     found = _run(Meddling(_inside(), delete), net.pattern)
     assert [len(each.devices or ()) for each in found.table.namespaces] == [1, 0]
@@ -482,10 +441,10 @@ def test_labels_live_as_long_as_their_device(net: Net) -> None:
 
     first = device()
     assert first.labels.pairs == (('netns', one), ('device', 'qg-1'))
-    _ip(one, 'link set qg-1 down')
+    own_namespaces.ip(one, 'link set qg-1 down')
     second = device()
     assert (second.labels, second.is_up) == (first.labels, False)
-    _ip(one, 'link set qg-1 name qg-2')
+    own_namespaces.ip(one, 'link set qg-1 name qg-2')
     assert device().labels.pairs == (('netns', one), ('device', 'qg-2'))
 
 
@@ -500,7 +459,9 @@ def test_namespace_is_free_as_soon_as_it_is_deleted(net: Net) -> None:
     net.delete(one)
 
     # The other end of the cable goes with the namespace, and that with whoever holds it last.
-    processes.wait_for(lambda: 'eth0' not in _ip(other, '-brief link'), 5, 'the end of the cable')
+    processes.wait_for(
+        lambda: 'eth0' not in own_namespaces.ip(other, '-brief link'), 5, 'the end of the cable'
+    )
 
 
 def _no_reader() -> bool:
@@ -541,13 +502,13 @@ def test_namespace_without_an_id_is_left_alone(net: Net) -> None:
 
 def test_id_that_is_used_again_is_another_namespace(net: Net) -> None:
     first = net.add('a')
-    _ip(first, 'link add first0 type bridge')
+    own_namespaces.ip(first, 'link add first0 type bridge')
     processes.run('ip', 'netns', 'set', first, '31415')
     made = source(net.pattern, mode='nsid')
     before = only(made.read((), 60.0)['namespaces'].value)
     net.delete(first)
     second = net.add('b')
-    _ip(second, 'link add second0 type bridge')
+    own_namespaces.ip(second, 'link add second0 type bridge')
     # The first one goes when the kernel has cleaned up.
     processes.wait_for(lambda: _takes_id(second), 10, 'the id to be free')
 

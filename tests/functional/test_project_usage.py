@@ -23,6 +23,7 @@ import time
 
 import pytest
 
+from tests import machine
 from tests import nova_cloud
 from tests.functional import exporter as exporters
 from tests.functional import keystone
@@ -234,9 +235,7 @@ def real_keystone() -> Iterator[keystone.Keystone]:
     try:
         made = keystone.Keystone(expiration=8)
     except processes.LabError as exc:
-        if os.environ.get('OIE_REQUIRE_LAB') == '1':
-            pytest.fail(f'no environment with Keystone: {exc}')
-        pytest.skip(f'no environment with Keystone: {exc}')
+        machine.give_up(f'no environment with Keystone: {exc}')
     with made as running:
         yield running
 

@@ -22,7 +22,6 @@ import contextlib
 import os
 import pathlib
 import pwd
-import secrets
 import types
 
 import pytest
@@ -35,7 +34,7 @@ from oie.sources import reachability
 from tests import builders
 from tests import held
 from tests.functional import exporter as exporters
-from tests.functional import flows
+from tests.functional import own_namespaces
 from tests.functional import processes
 from tests.unit import measuring
 
@@ -55,79 +54,39 @@ OPTIONS = {'interval': 10.0, 'parallel': 32, 'timeout': 0.3, 'attempts': 2}
 Result = model.ProbeResult
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _machine() -> None:
-    missing = flows.what_is_missing()
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+pytestmark = pytest.mark.usefixtures('own_namespaces')
 
 
-class Net:
+class Net(own_namespaces.OwnNamespaces):
     """The namespaces of one test: ``network()`` matches the pattern, ``guest()`` does not."""
-
-    def __init__(self) -> None:
-        self.run = f'{flows.PREFIX}{secrets.token_hex(3)}'
-        self._names: list[str] = []
 
     @property
     def pattern(self) -> str:
         """Of the names of the networks of this test."""
         return f'{self.run}-net*'
 
-    def __enter__(self) -> 'Net':
-        processes.end_later(self, self.close)
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Delete what is left."""
-        processes.ended(self)
-        while self._names:
-            self.delete(self._names[-1])
-
     def network(self, *addresses: str) -> str:
         """Return the name of a namespace that serves a network."""
         name = self._add('net')
-        _ip(name, 'link add name tap type bridge')
-        _ip(name, 'link set tap up')
+        own_namespaces.ip(name, 'link add name tap type bridge')
+        own_namespaces.ip(name, 'link set tap up')
         for address in (*addresses, *METADATA):
-            _ip(name, f'address add {address} dev tap nodad')
+            own_namespaces.ip(name, f'address add {address} dev tap nodad')
         return name
 
     def guest(self, network: str, mac: str = MAC, addresses: Sequence[str] = ()) -> str:
         """Return the name of a namespace that stands for a guest of the network."""
         name = self._add('vm')
-        port = f'port{len(self._names)}'
-        _ip(network, f'link add {port} type veth peer name eth0 netns {name}')
-        _ip(network, f'link set {port} master tap up')
-        _ip(name, f'link set eth0 address {mac} up')
+        port = f'port{len(self.names)}'
+        own_namespaces.ip(network, f'link add {port} type veth peer name eth0 netns {name}')
+        own_namespaces.ip(network, f'link set {port} master tap up')
+        own_namespaces.ip(name, f'link set eth0 address {mac} up')
         for address in addresses or (f'{IPV4}/24', f'{IPV6}/64'):
-            _ip(name, f'address add {address} dev eth0 nodad')
+            own_namespaces.ip(name, f'address add {address} dev eth0 nodad')
         return name
-
-    def delete(self, name: str) -> None:
-        """Delete a namespace, at once."""
-        self._names.remove(name)
-        processes.run('ip', 'netns', 'delete', name)
 
     def _add(self, kind: str) -> str:
-        name = f'{self.run}-{kind}{len(self._names)}'
-        processes.run('ip', 'netns', 'add', name)
-        self._names.append(name)
-        return name
-
-
-def _ip(name: str, arguments: str) -> None:
-    processes.run('ip', '-n', name, *arguments.split())
+        return self.make(f'{self.run}-{kind}{len(self.names)}')
 
 
 def _drop_echo_requests(name: str, hook: str) -> None:
@@ -232,8 +191,8 @@ def test_guest_that_falls_silent_altogether_is_not_reachable(net: Net) -> None:
     guest = net.guest(network)
     with source(net.pattern) as made:
         assert answers(first_round(made, instance())) == {IPV4: True, IPV6: True}
-        _ip(guest, 'link set eth0 down')
-        _ip(network, 'neigh flush all')
+        own_namespaces.ip(guest, 'link set eth0 down')
+        own_namespaces.ip(network, 'neigh flush all')
 
         made.round()
 
@@ -302,7 +261,7 @@ def test_address_that_a_router_would_reach_is_not_on_link(net: Net) -> None:
     network = net.network('10.8.0.1/24', *PREFIXES)
     net.guest(network, addresses=['10.8.0.5/24', f'{IPV4}/32', f'{IPV6}/128'])
     for arguments in ('route del 10.7.0.0/24 dev tap', 'route add 10.7.0.0/24 via 10.8.0.5'):
-        _ip(network, arguments)
+        own_namespaces.ip(network, arguments)
 
     found = probed(net.pattern)
 
@@ -327,7 +286,7 @@ def test_probe_that_may_not_leave_is_no_silence(net: Net) -> None:
 def test_network_that_is_down_is_no_silence(net: Net) -> None:
     network = net.network(PREFIXES[0])
     net.guest(network)
-    _ip(network, 'link set tap down')
+    own_namespaces.ip(network, 'link set tap down')
 
     found = probed(net.pattern)
 
@@ -350,7 +309,7 @@ def test_namespace_that_vanishes_costs_only_itself(net: Net) -> None:
 def test_namespace_that_vanishes_while_it_is_asked_is_let_go_at_once(net: Net) -> None:
     network = net.network(*PREFIXES)
     guest = net.guest(network)
-    _ip(guest, 'link set eth0 down')
+    own_namespaces.ip(guest, 'link set eth0 down')
     with source(net.pattern, timeout=0.5) as made:
         made.read((instance(),), 0.0, frozenset())
         processes.wait_for(lambda: _raw_sockets(network), 10, 'the sockets of a round')

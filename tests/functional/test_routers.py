@@ -13,14 +13,12 @@
 """Series and lists of real namespaces, as the daemon serves them."""
 
 from collections.abc import Iterator
-import os
 import pathlib
 from typing import Any
 
 import pytest
 
 from tests.functional import exporter as exporters
-from tests.functional import flows
 from tests.functional import routers
 
 URI = f'test://{pathlib.Path(__file__).parents[2] / "etc/oie/demo/node.xml"}'
@@ -43,13 +41,7 @@ device_filter:
 """
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _machine() -> None:
-    missing = flows.what_is_missing()
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+pytestmark = pytest.mark.usefixtures('own_namespaces')
 
 
 @pytest.fixture

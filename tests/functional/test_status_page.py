@@ -16,7 +16,6 @@
 from collections.abc import Iterator
 import dataclasses
 import http.client
-import os
 
 import pytest
 
@@ -28,6 +27,7 @@ from oie.cmd import wiring
 from oie.outputs import page_style
 from oie.outputs import prometheus
 from tests import builders
+from tests import machine
 from tests.functional import chromium
 from tests.functional import exporter as exporters
 from tests.functional import processes
@@ -49,11 +49,7 @@ NARROW, WIDE = 360, 1400
 
 @pytest.fixture(scope='module')
 def browser(laboratory: None) -> Iterator[chromium.Browser]:
-    missing = chromium.what_is_missing()
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+    machine.require(chromium.what_is_missing())
     with chromium.Browser() as running:
         yield running
 
@@ -87,7 +83,7 @@ class Served:
         self._server.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._server.stop(2.0)
 
 

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import itertools
-import os
 import pathlib
 import shutil
 import subprocess
@@ -29,6 +28,7 @@ import pytest
 from oie.feeds import cache
 from oie.feeds import state
 from tests import ctnetlink
+from tests import machine
 from tests.functional import contacts
 from tests.functional import exporter as exporters
 from tests.functional import flows
@@ -49,11 +49,7 @@ ACTIVE = {contacts.WEB: 2, contacts.BUILD: 1}
 
 @pytest.fixture
 def router() -> Iterator[flows.Namespace]:
-    missing = flows.what_is_missing()
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+    machine.require(flows.what_is_missing())
     with flows.Namespace() as router:
         yield router
 

@@ -26,6 +26,7 @@ from oslo_config import cfg
 import pytest
 
 from oie.outputs import threat_log
+from tests import machine
 from tests.functional import processes
 
 UUID = '00000000-0000-4000-8000-000000000001'
@@ -34,10 +35,6 @@ ROOM_BYTES = 32 * 1024
 BALLAST_BYTES = 16 * 1024
 
 Rotate = Callable[..., None]
-
-
-def _give_up(reason: str) -> None:
-    (pytest.fail if os.environ.get('OIE_REQUIRE_LAB') == '1' else pytest.skip)(reason)
 
 
 @pytest.fixture
@@ -53,7 +50,7 @@ def rotate(tmp_path: pathlib.Path, directory: pathlib.Path) -> Rotate:
     """Rotate with these directives."""
     program = processes.find_program('logrotate')
     if program is None:
-        _give_up('logrotate is not installed (bindep test)')
+        machine.give_up('logrotate is not installed (bindep test)')
 
     def run(*directives: str) -> None:
         lines = '\n'.join(('rotate 20', *directives))
@@ -72,7 +69,7 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         processes.run('mount', '-t', 'tmpfs', '-o', f'size={ROOM_BYTES}', 'tmpfs', str(mountpoint))
     except processes.LabError as exc:
-        _give_up(f'no tmpfs can be mounted: {exc}')
+        machine.give_up(f'no tmpfs can be mounted: {exc}')
     yield mountpoint
     processes.run('umount', '--lazy', str(mountpoint))
 

@@ -26,6 +26,8 @@ import pytest
 
 from oie.sources import namespaces
 from oie.sources import rtnetlink
+from tests import machine
+from tests.functional import own_namespaces
 from tests.functional import processes
 
 NETDEVSIM = pathlib.Path('/sys/bus/netdevsim')
@@ -39,27 +41,17 @@ KINDS = {
 
 @pytest.fixture(scope='module', autouse=True)
 def _machine() -> None:
-    missing = ''
     if os.geteuid() != 0:
-        missing = 'network namespaces need root'
-    elif processes.find_program('ip') is None:
-        missing = 'network namespaces need ip (bindep functional)'
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+        machine.give_up('network namespaces need root')
+    if processes.find_program('ip') is None:
+        machine.give_up('network namespaces need ip (bindep functional)')
 
 
 @pytest.fixture
 def namespace() -> Iterator[str]:
     """The name of a network namespace of our own."""
-    name = f'oiet{secrets.token_hex(3)}'
-    owner = object()
-    processes.run('ip', 'netns', 'add', name)
-    processes.end_later(owner, lambda: processes.run('ip', 'netns', 'delete', name))
-    yield name
-    processes.ended(owner)
-    processes.run('ip', 'netns', 'delete', name)
+    with own_namespaces.OwnNamespaces() as made:
+        yield made.make(made.run)
 
 
 def ask(namespace: str, device: str) -> rtnetlink.Link:

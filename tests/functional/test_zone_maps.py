@@ -30,6 +30,7 @@ from oie.sources.zone_maps import choice
 from oie.sources.zone_maps import kept
 from oie.sources.zone_maps import ovn
 from tests import held
+from tests import machine
 from tests.functional import openvswitch
 from tests.functional import processes
 
@@ -39,11 +40,7 @@ PORTS = [str(uuid.uuid5(uuid.NAMESPACE_DNS, f'port-{number}')) for number in ran
 
 @pytest.fixture(scope='module', autouse=True)
 def _programs() -> None:
-    missing = openvswitch.what_is_missing()
-    if missing and os.environ.get('OIE_REQUIRE_LAB') == '1':
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+    machine.require(openvswitch.what_is_missing())
 
 
 @pytest.fixture

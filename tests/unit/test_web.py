@@ -118,7 +118,7 @@ class Client:
     def __enter__(self) -> 'Client':
         return self
 
-    def __exit__(self, *details: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.socket.close()
 
 
@@ -184,7 +184,7 @@ class Gate:
     def __enter__(self) -> 'Gate':
         return self
 
-    def __exit__(self, *details: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.is_open.set()
 
 

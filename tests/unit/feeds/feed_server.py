@@ -41,7 +41,6 @@ import ssl
 import struct
 import tempfile
 import threading
-import types
 
 import trustme
 
@@ -143,12 +142,7 @@ class FeedServer:
         self._ending.callback(self._stopping.set)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._ending.close()
 
     @property
