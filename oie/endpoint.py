@@ -217,7 +217,8 @@ class Endpoint:
             return f'libvirt could not be read yet: {instances.error}'
         if self._is_old(instances.read_at):
             age = self._clock() - instances.read_at
-            return f'libvirt was last read {age:.0f} s ago: {instances.error or "no cycle since"}'
+            reason = instances.error or _unfinished(published.snapshot.cycle)
+            return f'libvirt was last read {age:.0f} s ago: {reason}'
         return ''
 
     def _standstill(self) -> str:
@@ -231,7 +232,7 @@ class Endpoint:
         return ''
 
     def _is_old(self, moment: float) -> bool:
-        return self._clock() - moment > self._max_age()
+        return service.is_old(moment, self._clock(), self._max_age())
 
     def landing(self, _request: web.Request) -> web.Response:
         """Return a page for people: what is read, how old it is, what needs a hand."""
@@ -250,6 +251,12 @@ class Endpoint:
         return web.Response(
             body=body, content_type='text/html; charset=utf-8', headers=page_style.HEADERS
         )
+
+
+def _unfinished(last: model.CycleStatistics) -> str:
+    """Return that a cycle does not end, and where the last one spent its time."""
+    seconds, slowest = max((each.seconds, name) for name, each in last.groups.items())
+    return f'no cycle has ended since; of the last one {slowest} took {seconds:.1f} s'
 
 
 def _may_select(request: web.Request) -> bool:

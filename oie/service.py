@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from collections.abc import Set
 import dataclasses
 import logging
+import math
 import threading
 import time
 from typing import Any
@@ -100,8 +101,8 @@ class Service:
     :param source: None where no collector needs instances, as on a host without libvirt
     :param collectors: what makes samples, by name
     :param interval: seconds from the start of one cycle to that of the next
-    :param expiration: seconds after which values that were not read anew end;
-        never less than two intervals and the last cycle
+    :param expiration: seconds after which values that were not read anew end; max_age()
+        says when it is more
     :param readers: what fills further fields of the snapshot, by the name of its group
     :param on_end: called after each cycle, well or not; must return at once
     :param wait: waits so many seconds, or until ``stop``
@@ -198,6 +199,7 @@ class Service:
             self._failures.report('cycle', 'failed', repr(exc))
             LOG.debug('cycle failed', exc_info=True)
             self._cycle = dataclasses.replace(self._cycle, errors=self._cycle.errors + 1)
+        self._seconds = self._clock.monotonic() - started
         self.ended += 1
         self._on_end()
 
@@ -326,19 +328,25 @@ class Service:
         return dataclasses.replace(snapshot, cycle=cycle)
 
     def max_age(self) -> float:
-        """Return for how many seconds values that were not read anew are shown."""
-        return max(self._expiration, 2 * self._interval + self._seconds)
+        """Return for how many seconds values that were not read anew are shown.
+
+        Two intervals and the last cycle, all of it: libvirt is read first, and what it gave
+        is shown when the slowest reader has come back. Cycles longer than the interval
+        begin at every second or third time only.
+        """
+        times = max(1, math.ceil(self._seconds / self._interval))
+        return max(self._expiration, 2 * times * self._interval + self._seconds)
 
     def _served(
         self, reading: model.Reading[tuple[model.Instance, ...]]
     ) -> tuple[model.Instance, ...]:
         """Return the instances whose values are young enough, without older parts."""
-        self._seconds = reading.seconds
-        oldest = self._clock.time() - self.max_age()
+        self._seconds = max(self._seconds, reading.seconds)
+        now, max_age = self._clock.time(), self.max_age()
         return tuple(
-            _without_old_monitor(instance, oldest)
+            _without_old_monitor(instance, now, max_age)
             for instance in reading.value
-            if instance.is_fresh or instance.read_at >= oldest
+            if instance.is_fresh or not is_old(instance.read_at, now, max_age)
         )
 
     def _evict(
@@ -357,9 +365,17 @@ class Service:
         return evicted
 
 
-def _without_old_monitor(instance: model.Instance, oldest: float) -> model.Instance:
+def is_old(moment: float, now: float, max_age: float) -> bool:
+    """Return whether what was read at a moment must not be shown any more.
+
+    A moment to come is one from before the clock was set back: nobody knows how old it is.
+    """
+    return abs(now - moment) > max_age
+
+
+def _without_old_monitor(instance: model.Instance, now: float, max_age: float) -> model.Instance:
     monitor = instance.monitor
-    if monitor is None or monitor.read_at >= oldest:
+    if monitor is None or not is_old(monitor.read_at, now, max_age):
         return instance
     return dataclasses.replace(instance, monitor=None)
 

@@ -239,7 +239,18 @@ def test_the_process_is_alive_whatever_libvirt_does():
     assert Answers().get('/healthz').status == 200
 
 
-READY = builders.snapshot(builders.instance(), flows=builders.flows_of(builders.instance()))
+UNFINISHED = 'no cycle has ended since; of the last one conntrack took 19.0 s'
+READY = builders.snapshot(
+    builders.instance(),
+    flows=builders.flows_of(builders.instance()),
+    cycle=model.CycleStatistics(
+        groups={
+            'libvirt': model.GroupHealth(is_success=True, seconds=0.3),
+            'conntrack': model.GroupHealth(is_success=True, seconds=19.0),
+            'netns': model.GroupHealth(is_success=False, seconds=2.0),
+        }
+    ),
+)
 NOT_READY = {
     'no collection is complete yet': Answers(),
     'libvirt could not be read yet: no such socket': Answers(
@@ -248,7 +259,7 @@ NOT_READY = {
     'libvirt was last read 31 s ago: no such socket': Answers(
         builders.snapshot(error='no such socket'), age=31
     ),
-    'libvirt was last read 31 s ago: no cycle since': Answers(READY, age=31),
+    f'libvirt was last read 31 s ago: {UNFINISHED}': Answers(READY, age=31),
 }
 
 

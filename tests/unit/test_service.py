@@ -15,6 +15,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import dataclasses
 import logging
 import threading
@@ -40,9 +41,11 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         self.waited: list[float] = []
+        # By how much somebody set the time of day.
+        self.offset = 0.0
 
     def time(self) -> float:
-        return builders.NOW + self.now
+        return builders.NOW + self.offset + self.now
 
     def monotonic(self) -> float:
         return 5000.0 + self.now
@@ -117,6 +120,23 @@ class Flows:
         self.is_closed = True
 
 
+class Slow:
+    """Reads nothing for some seconds, then calls a function."""
+
+    clock: Clock
+
+    def __init__(self, seconds: float, then: Callable[[], None] = lambda: None) -> None:
+        self.seconds, self.then = seconds, then
+
+    def read(self, instances, max_age, known) -> dict[str, object]:
+        self.clock.now += self.seconds
+        self.then()
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
 class Renderer:
     """Keeps the families as they are."""
 
@@ -171,9 +191,17 @@ class Parts:
             self.clock.now = started + interval
 
 
-def made(interval: float = 10.0, expiration: float = 30.0, **collectors: base.Collector) -> Parts:
+def made(
+    slow: Mapping[str, Slow] | None = None,
+    *,
+    interval: float = 10.0,
+    expiration: float = 30.0,
+    **collectors: base.Collector,
+) -> Parts:
     """Return a service with these collectors, by default one that counts instances."""
     clock = Clock()
+    for reader in (slow or {}).values():
+        reader.clock = clock
     source, renderer = Source(clock), Renderer()
     return Parts(
         clock,
@@ -186,6 +214,7 @@ def made(interval: float = 10.0, expiration: float = 30.0, **collectors: base.Co
             hostname='cmp1',
             interval=interval,
             expiration=expiration,
+            readers=slow,
             clock=clock,
             wait=clock.wait,
         ),
@@ -468,15 +497,50 @@ def test_a_failing_source_keeps_its_last_values_until_they_expire():
 
 @pytest.mark.parametrize(
     ('interval', 'expiration', 'seconds', 'expected'),
-    [(10, 60, 0.5, 60), (10, 10, 0.5, 2 * 10 + 0.5), (1, 10, 0.5, 10), (10, 10, 7, 2 * 10 + 7)],
+    [
+        (10, 60, 0.5, 60),
+        (10, 10, 0.5, 2 * 10 + 0.5),
+        (1, 10, 0.5, 10),
+        (10, 10, 7, 2 * 10 + 7),
+        (10, 10, 21, 2 * 30 + 21),
+    ],
 )
-def test_expiration_is_never_less_than_two_intervals_and_a_cycle(
-    interval, expiration, seconds, expected
+@pytest.mark.parametrize('of_readers', [0.0, 0.5, 1.0])
+def test_expiration_is_never_less_than_two_times_and_a_cycle(
+    interval, expiration, seconds, expected, of_readers
 ):
-    parts = made(interval=interval, expiration=expiration)
-    parts.source.seconds = seconds
+    slow = Slow(seconds * of_readers)
+    parts = made({'slow': slow}, interval=interval, expiration=expiration)
+    parts.source.seconds = seconds * (1 - of_readers)
     parts.cycles(1)
-    assert parts.service.max_age() == expected
+    assert parts.service.max_age() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('seconds', [5, 15, 19, 21, 45])
+def test_a_slow_reader_ends_nothing_that_libvirt_gave(seconds):
+    ages = []
+
+    def look() -> None:
+        # When the reader has come back what is published is at its oldest.
+        published = parts.service.published
+        if published is not None:
+            age = parts.clock.time() - published.snapshot.instances.read_at
+            ages.append(age - parts.service.max_age())
+
+    parts = made({'slow': Slow(seconds, look)}, interval=10, expiration=10)
+    starts(parts, 6, lambda _count: 0.3)
+
+    assert len(ages) == 5
+    assert max(ages) <= 0
+
+
+def test_what_was_read_before_the_clock_was_set_back_is_not_young():
+    parts = made(interval=10, expiration=10)
+    parts.cycles(1)
+    parts.source.error = 'libvirt is down'
+    parts.clock.offset = -3600.0
+    parts.cycles(1)
+    assert parts.uuids() == set()
 
 
 def test_one_instance_that_cannot_be_read_expires_alone():
