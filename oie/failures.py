@@ -26,11 +26,16 @@ class LastingFailures:
 
     :param log: where the lines go
     :param limit: how many subjects are remembered at most; the oldest goes
+    :param level: of the lines; that of errors, which the default level shows, where somebody
+        must act
     """
 
-    def __init__(self, log: logging.Logger, limit: int = 10000) -> None:
+    def __init__(
+        self, log: logging.Logger, limit: int = 10000, level: int = logging.WARNING
+    ) -> None:
         self._log = log
         self._limit = limit
+        self._level = level
         self._said: dict[tuple[str, str], set[str]] = {}
 
     def report(self, subject: str, reason: str, text: object) -> None:
@@ -41,7 +46,7 @@ class LastingFailures:
             return
         said.add(line)
         # Names and messages may come from tenants: repr keeps them on one line.
-        self._log.warning('%s: %s: %s', subject, reason, repr(line)[1:-1])
+        self._log.log(self._level, '%s: %s: %s', subject, reason, repr(line)[1:-1])
         if len(self._said) > self._limit:
             self._said.pop(next(iter(self._said)), None)
 
@@ -49,7 +54,7 @@ class LastingFailures:
         """Log that a failure is over, if there was one."""
         for reason in reasons:
             if self._said.pop((subject, reason), None) is not None:
-                self._log.warning('%s: %s: over', subject, reason)
+                self._log.log(self._level, '%s: %s: over', subject, reason)
 
     def keep_only(self, subjects: set[str]) -> None:
         """Drop what was said of all others: they are gone."""

@@ -57,12 +57,16 @@ Wishes = queue.SimpleQueue[int | None]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT; return the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
+    wishes: Wishes = queue.SimpleQueue()
+    # A log may be rotated while we start: the signal that says so would end the process.
+    _note(wishes, signal.SIGHUP)
     try:
         conf = load(arguments)
         values = reloading.values_of(conf)
         config.setup_logging(conf)
         level = log_level.LogLevel(reloading.level_of(values))
-        return run(conf, reloading.Reloader(values, lambda: load(arguments), level), level)
+        reloader = reloading.Reloader(values, lambda: load(arguments), level)
+        return run(conf, reloader, level, wishes)
     except exceptions.ConfigError as exc:
         config.fail(PROG, exc)
     except exceptions.OieError as exc:
@@ -78,12 +82,14 @@ def load(argv: Sequence[str]) -> cfg.ConfigOpts:
     return wiring.load(argv, PROG, version=importlib.metadata.version('oie'))
 
 
-def run(conf: cfg.ConfigOpts, reloader: reloading.Reloader, level: log_level.LogLevel) -> int:
+def run(
+    conf: cfg.ConfigOpts,
+    reloader: reloading.Reloader,
+    level: log_level.LogLevel,
+    wishes: Wishes,
+) -> int:
     """Start everything, do what signals ask for, stop everything."""
-    wishes: Wishes = queue.SimpleQueue()
-    for number in _SIGNALS:
-        # Only noted: a handler runs in the middle of anything. To put is safe there.
-        signal.signal(number, lambda got, _frame: wishes.put(got))
+    _note(wishes, *_SIGNALS)
     daemon = Daemon(conf, level, lambda: reloader.statistics, lambda: wishes.put(None))
     heartbeat = daemon.heartbeat(service_manager.ServiceManager())
     spare_collector()
@@ -101,6 +107,12 @@ def run(conf: cfg.ConfigOpts, reloader: reloading.Reloader, level: log_level.Log
     logging.shutdown()
     # A libvirt call that hangs holds a thread that nothing can end.
     os._exit(status)
+
+
+def _note(wishes: Wishes, *signals: int) -> None:
+    """Have signals noted: a handler runs in the middle of anything, and to put is safe there."""
+    for number in signals:
+        signal.signal(number, lambda got, _frame: wishes.put(got))
 
 
 def spare_collector() -> None:

@@ -89,7 +89,7 @@ class Writer:
         self._store = rows
         self._retry = retry
         self._clock = clock
-        self._failures = failures.LastingFailures(LOG)
+        self._failures = failures.LastingFailures(LOG, level=logging.ERROR)
         self._changed = threading.Condition()
         self._status = Status()
         self._number = 0

@@ -61,7 +61,7 @@ class Writer:
         self._rate = throttling.Rate(options.max_lines_per_second)
         self._repeats = throttling.Repeats(options.window, self._write_if_allowed)
         self._losses = losses
-        self._failures = failures.LastingFailures(LOG)
+        self._failures = failures.LastingFailures(LOG, level=logging.ERROR)
         self._now = 0.0
         self._stamp = ''
         self.lines = 0

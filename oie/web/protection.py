@@ -100,7 +100,7 @@ class Guard:
         self._path = path
         self._clock = clock
         self._basic = basic or authentication.BasicAuthentication()
-        self._failures = failures.LastingFailures(LOG)
+        self._failures = failures.LastingFailures(LOG, level=logging.ERROR)
         self._bucket: Bucket | None = None
         self._seen: dict[str, Fingerprint] = {}
         self._state = self._use(self._load())

@@ -272,6 +272,11 @@ def test_hangup_reloads_the_level_and_names_the_rest(
     assert mended.value(LOADED) > refused.value(LOADED)  # type: ignore[operator]
 
 
+def test_systemd_starts_it_again_when_a_hangup_ended_it_before_it_could_listen() -> None:
+    text = (UNITS / 'oie-exporter.service').read_text()
+    assert re.search('^RestartForceExitStatus=SIGHUP$', text, re.M)
+
+
 def _configuration(scrape: exporters.Scrape) -> tuple[float | None, ...]:
     """Return whether the files are right, how often they were not, what waits for a restart."""
     names = ('ok', 'reload_errors_total', 'options_waiting')

@@ -113,3 +113,13 @@ def test_a_long_message_is_cut(lines):
     failures.LastingFailures(LOG).report('a', 'not read', 'x' * 65536)
     [line] = lines()
     assert len(line) < 1100
+
+
+@pytest.mark.parametrize(
+    ('options', 'level'), [({}, logging.WARNING), ({'level': logging.ERROR}, logging.ERROR)]
+)
+def test_the_beginning_and_the_end_have_the_level_that_was_asked_for(caplog, options, level):
+    lasting = failures.LastingFailures(LOG, **options)
+    lasting.report('a', 'not read', 'no route')
+    lasting.settle('a', 'not read')
+    assert [record.levelno for record in caplog.records] == [level, level]

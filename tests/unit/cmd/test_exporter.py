@@ -14,6 +14,8 @@
 
 import queue
 import signal
+import subprocess
+import sys
 from unittest import mock
 
 import pytest
@@ -55,6 +57,27 @@ def test_hangup_opens_logs_and_reloads(loop):
     assert loop.daemon.reopen_logs.call_count == 2
     assert loop.reloader.reload.call_count == 2
     loop.daemon.report.assert_not_called()
+
+
+STARTS = """
+import os, signal
+from oie import exceptions
+from oie.cmd import exporter
+
+def load(_arguments):
+    os.kill(os.getpid(), signal.SIGHUP)
+    raise exceptions.ConfigError('as far as this')
+
+exporter.load = load
+exporter.main([])
+"""
+
+
+def test_hangup_while_options_are_read_does_not_end_it():
+    done = subprocess.run(
+        (sys.executable, '-c', STARTS), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, 'oie-exporter: as far as this\n')
 
 
 def test_report_is_written_on_demand(loop):
