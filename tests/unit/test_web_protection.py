@@ -381,7 +381,7 @@ def test_handshakes_that_hang_are_capped_and_good_clients_get_through(site):
             stack.enter_context(socket.create_connection(served.address))
         begun = time.monotonic()
         assert ask(served.https()) == 200
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 3
         until(lambda: served.dropped().get('too_many_handshakes', 0) >= 15)
         assert served.server.statistics().connections['handshake'] <= 5
 

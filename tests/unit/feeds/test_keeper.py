@@ -212,7 +212,7 @@ class TestClose:
         workers.next()
         started = time.monotonic()
         one.close()
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 4
         assert threads() == []
         assert workers.running == 0
 
@@ -240,7 +240,7 @@ class TestClose:
         one = keep(spec(), run=run)
         started = time.monotonic()
         one.close()
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 4
         gate.set()
         wait_until(lambda: threads() == [])
 
@@ -291,7 +291,7 @@ class TestReal:
             wait_until(lambda: server.requests)
             started = time.monotonic()
             one.close()
-            assert time.monotonic() - started < 1.0
+            assert time.monotonic() - started < 4
         with pytest.raises(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
 

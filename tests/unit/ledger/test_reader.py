@@ -324,7 +324,7 @@ def test_what_could_not_be_written_is_written_later_also_of_who_left(bench):
 
 
 def test_a_disk_that_hangs_at_the_start_is_told_and_nothing_is_shown(bench, monkeypatch):
-    monkeypatch.setattr(reader, 'OPEN_SECONDS', 0.05)
+    monkeypatch.setattr(reader, 'OPEN_SECONDS', 1.0)
     disk = Disk()
     disk.runs.clear()
     bench.start(disk=disk)
@@ -333,7 +333,7 @@ def test_a_disk_that_hangs_at_the_start_is_told_and_nothing_is_shown(bench, monk
     assert 'not open yet' in fields['usage'].error
     began = time.monotonic()
     bench.cycle(at(10, 1))
-    assert time.monotonic() - began < 0.04
+    assert time.monotonic() - began < 0.8
     disk.runs.set()
     bench.ledger._writer.status(5.0)
     assert only(bench.cycle(at(20, 2))).cpu_time_ns == 27 * 10**9

@@ -474,7 +474,7 @@ def test_a_slow_answer_never_holds_up_a_cycle():
         assert entered.wait(10)
         started = time.monotonic()
         assert read(made, *two) == [('unknown', 'pending')] * 2
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
         assert health(made, *two).is_inspecting
         going.set()
         deadline = time.monotonic() + 10
