@@ -17,6 +17,7 @@ hypervisor does not have. It never means zero.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 import dataclasses
 import enum
@@ -85,15 +86,29 @@ class Meter:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Family:
-    """A meter and its samples of one cycle.
+    """A meter and its samples of one cycle, in two columns of one length.
 
-    ``suffix`` says which part of a summary or histogram they are: ``_sum``,
-    ``_count`` or ``_bucket``.
+    The meters of one resource share the column of labels. ``suffix`` says which part of a
+    summary or histogram they are: ``_sum``, ``_count`` or ``_bucket``.
     """
 
     meter: Meter
-    samples: list[tuple[Labels, float | int]]
+    labels: list[Labels]
+    values: list[float | int]
     suffix: str = ''
+
+    @classmethod
+    def of(
+        cls, meter: Meter, samples: Iterable[tuple[Labels, float | int]], suffix: str = ''
+    ) -> 'Family':
+        """Return a family of labels with their values."""
+        pairs = list(samples)
+        return cls(meter, [labels for labels, _ in pairs], [value for _, value in pairs], suffix)
+
+    @property
+    def samples(self) -> list[tuple[Labels, float | int]]:
+        """Each value with its labels."""
+        return list(zip(self.labels, self.values, strict=True))
 
 
 Getter = Callable[[Any], float | int | None]

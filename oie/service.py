@@ -253,7 +253,7 @@ class Service:
                 is_success=is_success,
                 seconds=self._clock.monotonic() - begun,
                 succeeded_at=snapshot.taken_at if is_success else last.succeeded_at,
-                series=sum(len(family.samples) for family in families),
+                series=sum(len(family.values) for family in families),
             )
         self._cycle = dataclasses.replace(
             self._cycle, groups=groups, duration_seconds=self._clock.monotonic() - started

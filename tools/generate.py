@@ -317,7 +317,7 @@ def shown(
                 group = plugins.group_of(wiring.COLLECTORS, name, each)
                 collector = each(conf[group] if group in conf else None, conf.collector)
                 for family in collector.collect(before, now, {}):
-                    labels = (n for of, _ in family.samples for n, _ in of.pairs)
+                    labels = (n for of in family.labels for n, _ in of.pairs)
                     known = names.get(family.meter.prometheus, ())
                     names[family.meter.prometheus] = tuple(dict.fromkeys((*known, *labels)))
     return names

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import enum
 import math
 from typing import Any
+from typing import cast
 from typing import ClassVar
 
 from oslo_config import cfg
@@ -119,16 +120,15 @@ def rows(snapshot: model.Snapshot, resource: Resource) -> Rows:
 
 def families(columns: Iterable[Column], resources: Rows) -> Iterator[model.Family]:
     """Give one family a column, with a sample for each value that is known."""
+    labels = [of for of, _ in resources]
     for meter, value_of in columns:
         if not meter.prometheus:
             continue
-        samples = [
-            (labels, value)
-            for labels, resource in resources
-            if (value := value_of(resource)) is not None
-        ]
-        if samples:
-            yield model.Family(meter, samples)
+        values = [value_of(resource) for _, resource in resources]
+        if None in values:
+            yield from family(meter, zip(labels, values, strict=True))
+        elif values:
+            yield model.Family(meter, labels, cast(list[float | int], values))
 
 
 def family(
@@ -139,7 +139,7 @@ def family(
     """Give one family of the samples that are known, nothing when there are none."""
     known = [(labels, value) for labels, value in samples if value is not None]
     if known:
-        yield model.Family(meter, known, suffix)
+        yield model.Family.of(meter, known, suffix)
 
 
 def single(meter: model.Meter, value: float | int | None) -> Iterator[model.Family]:

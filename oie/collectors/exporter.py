@@ -292,8 +292,8 @@ def _as_number(truth: bool | None) -> int | None:
 def build_info() -> Iterator[model.Family]:
     """Give the version under our name and under that of the reference."""
     labels = model.Labels.of(version=version())
-    yield model.Family(BUILD_INFO, [(labels, 1)])
-    yield model.Family(PROMETHEUS_BUILD_INFO, [(labels, 1)])
+    yield model.Family.of(BUILD_INFO, [(labels, 1)])
+    yield model.Family.of(PROMETHEUS_BUILD_INFO, [(labels, 1)])
 
 
 @functools.cache
@@ -308,8 +308,8 @@ def process() -> Iterator[model.Family]:
         kind = CUMULATIVE if metric.type == 'counter' else GAUGE
         for name, samples in itertools.groupby(metric.samples, key=lambda sample: sample.name):
             meter = _meter(name, '', metric.documentation, 'prometheus_client', kind)
-            yield model.Family(
-                meter, [(model.Labels.of(**sample.labels), sample.value) for sample in samples]
+            yield model.Family.of(
+                meter, ((model.Labels.of(**sample.labels), sample.value) for sample in samples)
             )
 
 

@@ -160,7 +160,7 @@ def _proc(table: model.NamespaceTable) -> Iterator[model.Family]:
         for name, value in each.proc.items():
             by_name.setdefault(name, []).append((each.labels, value))
     for name, samples in by_name.items():
-        yield model.Family(proc_meter(name), samples)
+        yield model.Family.of(proc_meter(name), samples)
 
 
 def _device_labels(netns: str, device: model.NamespaceDevice, hostname: str) -> model.Labels:

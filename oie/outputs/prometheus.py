@@ -36,7 +36,7 @@ CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
 
-Samples = list[tuple[model.Labels, float | int]]
+Values = list[float | int]
 
 _TYPES = {
     model.Kind.GAUGE: 'gauge',
@@ -63,6 +63,8 @@ class Renderer:
         self._texts: dict[model.Labels, str] = {}
         # Those of the last cycle, while the next is written down.
         self._known: dict[model.Labels, str] = {}
+        # Those of each column of labels of one cycle, by its id; families share columns.
+        self._columns: dict[int, tuple[list[str], frozenset[str]]] = {}
         self._failures = failures.LastingFailures(LOG)
         self._doubled: frozenset[str] = frozenset()
 
@@ -83,7 +85,7 @@ class Renderer:
             text.write(block)
             gzipped.write(compressor.compress(block))
         gzipped.write(compressor.flush())
-        self._known = {}
+        self._known, self._columns = {}, {}
         self._report(doubled)
         return Exposition(text.getvalue(), gzipped.getvalue(), series)
 
@@ -96,24 +98,32 @@ class Renderer:
         shown: dict[str, set[str]] = {}
         for family in group:
             start = f'{family.meter.prometheus}{family.suffix}'
-            seen, samples = shown.setdefault(start, set()), family.samples
-            texts = self._label_texts(samples)
-            fresh = set(texts)
+            seen, values = shown.setdefault(start, set()), family.values
+            texts, fresh = self._column(family.labels)
             if len(fresh) < len(texts) or not seen.isdisjoint(fresh):
-                texts, samples = _only_first(start, texts, samples, seen, doubled)
-            seen |= fresh
+                texts, values = _only_first(start, texts, values, seen, doubled)
+            if len(group) > 1:
+                seen |= fresh
             # Most values are integers: here they cost no call.
             lines += [
                 f'{start}{text} {value if value.__class__ is int else _number(value)}\n'
-                for text, (_, value) in zip(texts, samples, strict=True)
+                for text, value in zip(texts, values, strict=True)
             ]
         return lines
 
-    def _label_texts(self, samples: Samples) -> list[str]:
+    def _column(self, column: list[model.Labels]) -> tuple[list[str], frozenset[str]]:
+        """Return the text of each label set, and once more those that differ."""
+        found = self._columns.get(id(column))
+        if found is None:
+            texts = self._label_texts(column)
+            found = self._columns[id(column)] = (texts, frozenset(texts))
+        return found
+
+    def _label_texts(self, column: list[model.Labels]) -> list[str]:
         """Return the text of each label set, that of the last cycle if it was there."""
         texts, known = self._texts, self._known
         found = []
-        for labels, _ in samples:
+        for labels in column:
             text = texts.get(labels)
             if text is None:
                 text = texts[labels] = known.get(labels) or _labels(labels)
@@ -160,15 +170,15 @@ def _escape_help(text: str) -> str:
 
 
 def _only_first(
-    start: str, texts: list[str], samples: Samples, seen: set[str], doubled: dict[str, str]
-) -> tuple[list[str], Samples]:
-    """Return texts and samples without those whose labels were there before; note one of them."""
-    found: dict[str, tuple[model.Labels, float | int]] = {}
-    for text, sample in zip(texts, samples, strict=True):
+    start: str, texts: list[str], values: Values, seen: set[str], doubled: dict[str, str]
+) -> tuple[list[str], Values]:
+    """Return texts and values without those whose labels were there before; note one of them."""
+    found: dict[str, float | int] = {}
+    for text, value in zip(texts, values, strict=True):
         if text in seen or text in found:
             doubled.setdefault(start, text)
         else:
-            found[text] = sample
+            found[text] = value
     return list(found), list(found.values())
 
 

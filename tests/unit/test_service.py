@@ -154,14 +154,14 @@ class Counting(base.Collector):
     def collect(self, previous, current, notes):
         for instance in current.instances.value:
             notes[instance.definition.uuid] = True
-        yield model.Family(METER, [(model.NO_LABELS, len(current.instances.value))])
+        yield model.Family.of(METER, [(model.NO_LABELS, len(current.instances.value))])
 
 
 class Broken(base.Collector):
     """Fails in the middle of its work."""
 
     def collect(self, previous, current, notes):
-        yield model.Family(METER, [(model.Labels.of(of='broken'), 1)])
+        yield model.Family.of(METER, [(model.Labels.of(of='broken'), 1)])
         raise ValueError('half')
 
 

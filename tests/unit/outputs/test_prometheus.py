@@ -60,7 +60,7 @@ def text_of(*families):
 
 
 def one(value, of=GAUGE, labels=model.NO_LABELS):
-    return model.Family(of, [(labels, value)])
+    return model.Family.of(of, [(labels, value)])
 
 
 def encodable(value):
@@ -86,7 +86,7 @@ def bits(value):
 
 
 def test_a_family_is_help_type_and_samples():
-    family = model.Family(
+    family = model.Family.of(
         meter('oie_disk_r_gbytes', model.Kind.CUMULATIVE, 'Gigabytes read.'),
         [(model.Labels.of(disk='a', b='c'), 1.5), (model.NO_LABELS, 2)],
     )
@@ -137,8 +137,8 @@ def test_parts_of_a_summary_share_the_header_of_its_name():
     summary = meter('oie_call_seconds', model.Kind.SUMMARY)
     of_list = model.Labels.of(call='list')
     shown = text_of(
-        model.Family(summary, [(of_list, 0.5)], '_sum'),
-        model.Family(summary, [(of_list, 3)], '_count'),
+        model.Family.of(summary, [(of_list, 0.5)], '_sum'),
+        model.Family.of(summary, [(of_list, 3)], '_count'),
     )
     assert shown == (
         '# HELP oie_call_seconds X.\n# TYPE oie_call_seconds summary\n'
@@ -196,7 +196,7 @@ def test_help_keeps_its_quotes_and_its_line():
 
 @hypothesis.given(st.lists(st.tuples(labels, numbers), max_size=6))
 def test_whatever_names_users_choose_it_reads_back_to_the_same(samples):
-    exposition = rendered(model.Family(GAUGE, samples))
+    exposition = rendered(model.Family.of(GAUGE, samples))
     expected, seen = [], set()
     for of_sample, value in samples:
         told = {name: encodable(label) for name, label in of_sample.pairs}
@@ -233,18 +233,18 @@ def twice():
 
 
 def test_of_two_samples_with_the_same_labels_only_the_first_is_shown(twice):
-    exposition = rendered(model.Family(GAUGE, twice))
+    exposition = rendered(model.Family.of(GAUGE, twice))
     assert parsed(exposition) == [('oie_x', {'a': '1'}, 1.0), ('oie_x', {'a': '2'}, 3.0)]
     assert exposition.series == 2
 
 
 def test_also_when_they_come_in_two_families(twice):
-    shown = parsed(rendered(*(model.Family(GAUGE, [sample]) for sample in twice)))
+    shown = parsed(rendered(*(model.Family.of(GAUGE, [sample]) for sample in twice)))
     assert shown == [('oie_x', {'a': '1'}, 1.0), ('oie_x', {'a': '2'}, 3.0)]
 
 
 def test_labels_that_become_equal_by_encoding_are_equal():
-    family = model.Family(
+    family = model.Family.of(
         GAUGE, [(model.Labels.of(a='\ud800'), 1), (model.Labels.of(a='\ud801'), 2)]
     )
     assert parsed(rendered(family)) == [('oie_x', {'a': '?'}, 1.0)]
@@ -254,7 +254,7 @@ def test_a_lasting_duplicate_is_logged_when_it_starts_and_when_it_ends(twice, ca
     renderer = prometheus.Renderer()
     with caplog.at_level(logging.WARNING):
         for samples in (twice, twice, twice[:1], twice[:1]):
-            renderer.render([model.Family(GAUGE, samples)])
+            renderer.render([model.Family.of(GAUGE, samples)])
     first, last = caplog.messages
     assert 'oie_x' in first
     assert last.endswith('over')
@@ -265,13 +265,13 @@ def test_a_lasting_duplicate_is_logged_when_it_starts_and_when_it_ends(twice, ca
 
 def test_labels_are_written_anew_for_each_object_and_forgotten_with_it():
     renderer, kept, gone = prometheus.Renderer(), model.Labels.of(a='1'), model.Labels.of(a='2')
-    renderer.render([model.Family(GAUGE, [(kept, 1), (gone, 2)])])
-    renderer.render([model.Family(GAUGE, [(kept, 1)])])
+    renderer.render([model.Family.of(GAUGE, [(kept, 1), (gone, 2)])])
+    renderer.render([model.Family.of(GAUGE, [(kept, 1)])])
     assert list(renderer._texts) == [kept]
 
 
 def test_the_same_families_give_the_same_bytes():
-    families = [model.Family(GAUGE, [(model.Labels.of(a='1'), 1)])]
+    families = [model.Family.of(GAUGE, [(model.Labels.of(a='1'), 1)])]
     renderer = prometheus.Renderer()
     assert renderer.render(families) == renderer.render(families)
 
