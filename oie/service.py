@@ -29,6 +29,7 @@ import time
 from typing import Any
 from typing import Protocol
 
+from oie import allocator
 from oie import failures
 from oie import model
 from oie.collectors import base as collectors_base
@@ -36,6 +37,8 @@ from oie.collectors import base as collectors_base
 LOG = logging.getLogger(__name__)
 
 _NO_HEALTH = model.GroupHealth(is_success=False, seconds=0.0)
+# What the making of more leaves behind is too much to be kept for the next cycle.
+_MANY_SERIES = 10_000
 
 
 class InstancesSource(Protocol):
@@ -270,6 +273,8 @@ class Service:
         whole = dataclasses.replace(snapshot, cycle=self._cycle)
         self.published = Publication(whole, exposition, self._families)
         self._previous = snapshot
+        if sum(len(family.values) for family in families) > _MANY_SERIES:
+            allocator.give_back()
 
     # --- parts --------------------------------------------------------------
 

@@ -22,7 +22,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from collections.abc import Set
-import ctypes
 import dataclasses
 import ipaddress
 import itertools
@@ -35,6 +34,7 @@ from typing import Protocol
 import numpy as np
 
 from oie import address_sets
+from oie import allocator
 from oie import exceptions
 from oie import failures
 from oie import model
@@ -148,7 +148,7 @@ class Watch:
             self._sets[name] = addresses
             self._index = address_sets.Index(tuple(self._sets.values()))
         # What was needed on the way is several times as much, and malloc(3) keeps it.
-        _give_back_memory()
+        allocator.give_back()
 
     def see(
         self,
@@ -274,13 +274,6 @@ class Watch:
             dst=ends[1],
             direction=matching.OUT if is_out else matching.IN,
         )
-
-
-def _give_back_memory() -> None:
-    """Return free memory to the kernel, where the C library can; source: malloc_trim(3)."""
-    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
-    if trim is not None:
-        trim(0)
 
 
 def _rows(matches: matching.Matches) -> Iterator[tuple[int, int, bool, str]]:
