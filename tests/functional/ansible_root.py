@@ -88,10 +88,13 @@ esac
 echo "$*" >>CALLS
 case $1 in
 start | restart)
-    # A service whose program is not there does not start.
+    # A service whose program is not there, or has a wrong configuration, does not start.
     program=$(cat "/etc/systemd/system/$unit" "/etc/systemd/system/$unit.d/"*.conf 2>/dev/null |
         sed -n 's/^ExecStart=\\(..*\\)/\\1/p' | tail -n 1)
     "$program" --version >/dev/null || exit 1
+    setpriv --reuid=oie --regid=oie --init-groups \\
+        "${program%exporter}status" upgrade check >/dev/null
+    [ $? -le 1 ] || exit 1
     touch "$state/active" ;;
 enable) touch "$state/enabled" ;;
 esac

@@ -18,6 +18,7 @@ Wheels of this tree are installed by the hosts' own Python and pip, without a ne
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import configparser
 import contextlib
 import hashlib
@@ -284,6 +285,7 @@ def test_upgrade_from_an_index_and_back_to_the_release_that_is_still_there(
     assert (host.version, host.take_calls()) == (OLD, restarted)
     assert played.changed == (
         'Switch to the release',
+        'Compare with what the exporter was started with',
         'Restart oie-exporter',
         'Remove the oldest releases',
     )
@@ -304,8 +306,12 @@ def test_release_that_cannot_be_had_leaves_the_old_one_running(
         mkdir -p /srv/manual/bin
         printf '#!/bin/sh\\necho 3.8 0 venv ensurepip\\n' >/srv/python-old
         printf '#!/bin/sh\\necho 3.11 0 venv\\n' >/srv/python-bare
-        chmod +x /srv/python-*"""
+        chmod +x /srv/python-*
+        mv /etc/logrotate.d /srv
+        printf '[threats]\\nenabled_feeds = tor_exit\\n' >/etc/oie/oie.conf.d/10-own.conf
+        chmod 644 /etc/oie/oie.conf.d/10-own.conf"""
     )
+    _make_certificates(host)
     _lend_libraries(host)
     before, releases = host.written(), _releases(host)
     elsewhere = f'file://{WHEELS}/oie-{NEW}-py3-none-any.whl'
@@ -323,22 +329,102 @@ def test_release_that_cannot_be_had_leaves_the_old_one_running(
         'python3-venv': {'python': '/srv/python-bare'},
         'did not make': {'install_dir': '/srv/manual'},
         'no such group': {'socket_group': 'oie-nobody'},
-        'cannot read': {
-            'web_config': {'tls_server_config': {'cert_file': '/etc/shadow', 'key_file': '/x'}}
+        'this host has no /etc/logrotate.d': {'log_file_enable': True},
+        # The new release judges all of it together before anything is replaced.
+        'stays: /etc/oie/oie.conf.d/50-role.conf:5: [ledger] kept': {
+            'config': {'ledger': {'kept': '1d'}}
         },
-        # The new release judges before anything is replaced.
-        'exporter_config: /': {'config': {'ledger': {'kept': '1d'}}},
-        'is not hashed by bcrypt': {'web_config': {'basic_auth_users': {'x': 'secret'}}},
     }
-    told = _failures(host, tmp_path, _variables(wheels), list(cases.values()))
+    judged: dict[str, dict[str, object]] = {
+        '/etc/oie/web.yml: the password of': {'web_config': {'basic_auth_users': {'x': 'secret'}}},
+        'cannot read /etc/shadow': {
+            'web_config': {'tls_server_config': {**_TLS, 'key_file': '/etc/shadow'}}
+        },
+        'KEY_VALUES_MISMATCH': {
+            'web_config': {'tls_server_config': {**_TLS, 'key_file': '/etc/oie/other.key'}}
+        },
+        # With what somebody else wrote into that directory.
+        '[feed_tor_exit] refresh is shorter': {'tor_exit_refresh': '10m'},
+        '[feed_tor_relay] refresh is shorter': {
+            'tor_relay_refresh': '10m',
+            'config': {'threats': {'enabled_feeds': 'tor_relay'}},
+        },
+    }
+    told = _failures(host, tmp_path, _variables(wheels), [*cases.values()], [*judged.values()])
+    parts = (*cases, *judged)
     missing = {
-        part: message for part, message in zip(cases, told, strict=True) if part not in message
+        part: message for part, message in zip(parts, told, strict=True) if part not in message
     }
     assert not missing
     assert host.take_calls() == []
     assert host.written() == before
+    # Nor is there anything left in memory.
+    assert ansible_root.ROLE not in host.sh('ls /run')
     assert _releases(host) == releases
     assert host.version == OLD
+
+
+#: What _make_certificates() makes.
+_TLS = {'cert_file': '/etc/oie/tls.crt', 'key_file': '/etc/oie/tls.key'}
+
+
+def _make_certificates(host: ansible_root.Host) -> None:
+    """Make a certificate, and another one, with keys that the service may read."""
+    host.sh(
+        f"""cd /etc/oie && for name in tls other; do
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \\
+                -subj /CN=oie -addext subjectAltName=IP:{ansible_root.ADDRESS} \\
+                -out $name.crt -keyout $name.key 2>/dev/null
+        done
+        chgrp oie *.key && chmod 640 *.key && chmod 644 *.crt"""
+    )
+
+
+def test_release_that_cannot_judge_changes_nothing_and_a_broken_one_is_made_anew(
+    host: ansible_root.Host, apply: Apply
+) -> None:
+    # As a program ends that Python could not even load; 1 is also what warnings bring.
+    host.sh("printf '#!/bin/sh\necho lost >&2\nexit 1\n' >/opt/oie/current/bin/oie-status")
+    before = host.written()
+    played = apply(host, {'cpu_min': 3})
+    assert played.failed
+    assert 'oie-status ended with status 1: lost' in played.output
+    assert host.written() == before
+
+    # As the next version of the distribution does it; what was complete is so no more.
+    host.sh('cd /opt/oie/current/lib && mv python3.* python3.0')
+    assert host.run('/opt/oie/bin/oie-exporter', '--version').returncode != 0
+    played = apply(host)
+    assert not played.failed, played.output
+    assert host.version == OLD
+    assert host.take_calls() == ['daemon-reload', 'restart oie-exporter.service']
+
+
+def test_restart_that_a_failed_run_owes_comes_with_the_next_one(
+    host: ansible_root.Host, apply: Apply
+) -> None:
+    # The configuration is written then, and the directory cannot be made.
+    host.sh('touch /etc/systemd/system/oie-exporter.service.d')
+    played = apply(host, {'cpu_min': 3, 'service_options': 'MemoryMax=1G'})
+    assert played.failed
+    assert played.changed == ('Write the options that have variables',)
+    assert host.take_calls() == []
+    # A restart that fails counts for nothing.
+    host.sh(
+        'rm /etc/systemd/system/oie-exporter.service.d; mv /usr/bin/systemctl /usr/bin/systemctl.1'
+        " && printf '#!/bin/sh\n[ $1 != restart ] && exec systemctl.1 \"$@\"\n' "
+        '>/usr/bin/systemctl && chmod 755 /usr/bin/systemctl'
+    )
+    assert apply(host, {'cpu_min': 3}).failed
+    host.sh('mv /usr/bin/systemctl.1 /usr/bin/systemctl')
+    host.take_calls()
+    played = apply(host, {'cpu_min': 3})
+    assert not played.failed, played.output
+    assert played.changed == (
+        'Compare with what the exporter was started with',
+        'Restart oie-exporter',
+    )
+    assert host.take_calls() == ['daemon-reload', 'restart oie-exporter.service']
 
 
 def _failures(
@@ -346,13 +432,21 @@ def _failures(
     directory: pathlib.Path,
     usual: Mapping[str, object],
     cases: list[dict[str, Any]],
+    judged: Sequence[dict[str, Any]] = (),
 ) -> list[str]:
-    """Return why the role fails with each of the cases in turn; empty where it does not."""
+    """Return why the role fails with each of the cases in turn; empty where it does not.
+
+    :param judged: more cases, for which only that part of the role runs: it takes a third
+    """
+    parts = [('main', case) for case in cases] + [('judge', case) for case in judged]
     blocks = [
         {
             'block': [
                 {
-                    'ansible.builtin.include_role': {'name': ansible_root.ROLE},
+                    'ansible.builtin.include_role': {
+                        'name': ansible_root.ROLE,
+                        'tasks_from': part,
+                    },
                     'vars': {f'{PREFIX}{name}': value for name, value in case.items()},
                 }
             ],
@@ -364,7 +458,7 @@ def _failures(
                 }
             ],
         }
-        for number, case in enumerate(cases)
+        for number, (part, case) in enumerate(parts)
     ]
     plays = [
         {
@@ -376,7 +470,7 @@ def _failures(
     ]
     output = ansible_root.play(host, directory, plays).output
     found = dict(re.findall(r'"msg": "CASE (\d+): (.*)"', output))
-    return [found.get(str(number), '') for number in range(len(cases))]
+    return [found.get(str(number), '') for number in range(len(parts))]
 
 
 # --- values -------------------------------------------------------------------
@@ -427,6 +521,7 @@ _WRONG: Mapping[str, tuple[object, ...]] = {
     'threat_log_file_path': ('', 'threat.log'),
     'log_file_path': ('', '/home/oie.log', '/var/log/with space'),
     'capabilities': (['NET_ADMIN'],),
+    'web_config': ({'tls_server_config': {'cert_file': 'tls.crt', 'key_file': '/root/x'}},),
     'config': ({'ledger': 'x'}, {'ledger': {'keep': '1d\n[threats]'}}, {'a b': {'c': 1}}),
 }
 #: What is wrong only together, by the variable that is told.
@@ -466,6 +561,8 @@ def test_wrong_value_is_told_by_its_name_before_anything_is_touched(
         for case, wrong, message in zip(cases, names, told, strict=True)
     ]
     assert [each for each in silent if each] == []
+    recipes = ('min_interval of [feed_tor_exit]', 'allow_plain_http of', 'allow_file_urls of')
+    assert [recipe for recipe in recipes if recipe not in told[-2]] == []
     assert host.written() == before
 
 
@@ -529,7 +626,8 @@ def _tier(name: str, number: int) -> list[dict[str, object]]:
     return [{'disk_tier': name, 'threshold': number}, {'disk_tier': 'local', 'threshold': 7}]
 
 
-#: A value that is not the default, and where it must be found: an option and its value.
+#: A value that is not the default, and where it must be found: an option and its value. Those
+#: of some lists are right only with what _others() has in config, as the role itself advises.
 _OPTIONS: Mapping[str, tuple[object, str, object]] = {
     'web_telemetry_path': ('/all', 'exporter.telemetry_path', '/all'),
     'socket_group': ('oie-polls', 'exporter.socket_group', 'oie-polls'),
@@ -545,13 +643,13 @@ _OPTIONS: Mapping[str, tuple[object, str, object]] = {
     'write_thresholds': (_tier('hdd', 2), 'disk.write_thresholds', {'hdd': 2, 'local': 7}),
     'contacts_direction': ('any', 'threats.contacts_direction', 'any'),
     'outbound_behavior_enable': ('yes', 'outbound.enabled', True),
-    'tor_exit_url': ('https://a.example/$1', 'feed_tor_exit.url', 'https://a.example/$1'),
+    'tor_exit_url': ('http://a.example/$1', 'feed_tor_exit.url', 'http://a.example/$1'),
     'tor_exit_refresh': ('31m', 'feed_tor_exit.refresh', 1860.0),
     'tor_exit_direction': ('in', 'feed_tor_exit.direction', 'in'),
     'tor_relay_url': ('https://b.example/', 'feed_tor_relay.url', 'https://b.example/'),
-    'tor_relay_refresh': ('32m', 'feed_tor_relay.refresh', 1920.0),
+    'tor_relay_refresh': ('10m', 'feed_tor_relay.refresh', 600.0),
     'tor_relay_direction': ('any', 'feed_tor_relay.direction', 'any'),
-    'spamhaus_url': ('https://c.example/4', 'feed_spamhaus.url', 'https://c.example/4'),
+    'spamhaus_url': ('file:///srv/4', 'feed_spamhaus.url', 'file:///srv/4'),
     'spamhaus_ipv6_url': ('https://c.example/6', 'feed_spamhaus.ipv6_url', 'https://c.example/6'),
     'spamhaus_refresh': ('2d', 'feed_spamhaus.refresh', 172800.0),
     'spamhaus_direction': ('out', 'feed_spamhaus.direction', 'out'),
@@ -607,6 +705,8 @@ def _others(wheels: pathlib.Path, directory: pathlib.Path) -> dict[str, object]:
             'collector': {'optional': ['vcpus', 'limits'], 'cpu_min': 0.75},
             'conntrack': {'enabled': False},
             'exporter': {'listen_address': ['[::1]:9446']},
+            'feed_tor_relay': {'min_interval': '5m'},
+            'threats': {'allow_plain_http': True, 'allow_file_urls': True},
         },
     }
 
@@ -709,7 +809,7 @@ def _look_at_files(host: ansible_root.Host, directory: pathlib.Path) -> None:
 # --- what it is for -----------------------------------------------------------
 
 
-def test_configured_exporter_serves_logs_and_hears_of_a_new_password(
+def test_configured_exporter_serves_logs_and_hears_of_a_new_password_and_of_tls(
     host: ansible_root.Host, apply: Apply, tmp_path: pathlib.Path
 ) -> None:
     variables: dict[str, object] = {
@@ -722,14 +822,17 @@ def test_configured_exporter_serves_logs_and_hears_of_a_new_password(
         'web_config': _users('first'),
         'config': {'conntrack': {'enabled': False}},
     }
+    restarted = ['daemon-reload', 'restart oie-exporter.service']
     played = apply(host, variables)
     assert not played.failed, played.output
-    assert host.take_calls() == ['daemon-reload', 'restart oie-exporter.service']
+    assert host.take_calls() == restarted
+    _make_certificates(host)
     with _service(host, tmp_path):
         processes.wait_for(lambda: _status(host, 'first') == 200, 30, 'an answer')
         assert _status(host, 'second') == 401
 
-        played = apply(host, {**variables, 'web_config': _users('second')})
+        plain = {**variables, 'web_config': _users('second')}
+        played = apply(host, plain)
         assert not played.failed, played.output
         assert played.changed == (f'Write {PREFIX}web_config',)
         # It reads that file by itself.
@@ -738,6 +841,18 @@ def test_configured_exporter_serves_logs_and_hears_of_a_new_password(
         assert _status(host, 'first') == 401
 
         _rotate(host)
+        # Whether there is TLS it decides at its start.
+        played = apply(
+            host, {**plain, 'web_config': {**_users('second'), 'tls_server_config': _TLS}}
+        )
+        assert not played.failed, played.output
+        assert host.take_calls() == restarted
+    with _service(host, tmp_path):
+        processes.wait_for(lambda: _status(host, 'second', 'https') == 200, 30, 'TLS')
+        assert _status(host, 'second', 'http') != 200
+        played = apply(host, plain)
+        assert not played.failed, played.output
+        assert host.take_calls() == restarted
     log = '/var/log/openstack_instance_exporter.log'
     assert 'oie-exporter' in host.read(f'{log}.1')
     assert 'stopped' in host.read(log)
@@ -749,10 +864,12 @@ def _users(password: str) -> dict[str, object]:
     return {'basic_auth_users': {'prometheus': hashed}}
 
 
-def _status(host: ansible_root.Host, password: str) -> int:
-    url = f'http://{ansible_root.ADDRESS}:9120/metrics'
-    user = f'prometheus:{password}'
-    done = host.run('curl', '-s', '-o', '/dev/null', '-w', '%{http_code}', '-u', user, url)
+def _status(host: ansible_root.Host, password: str, scheme: str = 'http') -> int:
+    """Return the status of the answer, 0 without one."""
+    done = host.run(
+        *('curl', '-s', '-o', '/dev/null', '-w', '%{http_code}', '--cacert', '/etc/oie/tls.crt'),
+        *('-u', f'prometheus:{password}', f'{scheme}://{ansible_root.ADDRESS}:9120/metrics'),
+    )
     return int(done.stdout)
 
 
