@@ -264,7 +264,7 @@ def _may_select(request: web.Request) -> bool:
     return bool(request.query)
 
 
-def may_poll(gid: int, proc: str = '/proc') -> Callable[[web.Peer], bool]:
+def may_poll(gid: int) -> Callable[[web.Peer], bool]:
     """Return who may use the pollsters' socket: root, ourselves, its group.
 
     The mode of the socket says the same; this holds where somebody changed it.
@@ -274,19 +274,9 @@ def may_poll(gid: int, proc: str = '/proc') -> Callable[[web.Peer], bool]:
     def authorize(peer: web.Peer) -> bool:
         if peer.uid is None:
             return False
-        return peer.uid in (0, own) or peer.gid == gid or gid in _groups(proc, peer.pid)
+        return peer.uid in (0, own) or gid in (peer.gid, *peer.groups)
 
     return authorize
-
-
-def _groups(proc: str, pid: int | None) -> list[int]:
-    """Return the supplementary groups of a process, none when it is gone."""
-    try:
-        with open(f'{proc}/{pid}/status', encoding='ascii', errors='replace') as file:
-            lines = [line for line in file if line.startswith('Groups:')]
-    except OSError:
-        return []
-    return [int(group) for line in lines for group in line.split()[1:]]
 
 
 def _line(status: int, text: str) -> web.Response:

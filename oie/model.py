@@ -1024,7 +1024,12 @@ class StoragePool:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Hypervisor:
-    """The daemon that manages the guests and how well it answers us."""
+    """The daemon that manages the guests and how well it answers us.
+
+    ``listed_at`` is the Unix time of the last complete listing of the domains,
+    ``active_instances`` how many of those in the latest cycle are instances of this
+    host, read or not; None if that cycle could not tell.
+    """
 
     is_connected: bool = False
     uri: str = ''
@@ -1036,6 +1041,8 @@ class Hypervisor:
     stuck_calls: int = 0
     suspects: int = 0
     list_seconds: float | None = None
+    listed_at: float | None = None
+    active_instances: int | None = None
     calls: Mapping[str, CallStatistics] = dataclasses.field(default_factory=dict)
     domains_by_state: Mapping[str, int] = dataclasses.field(default_factory=dict)
     domain_errors: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -1047,9 +1054,9 @@ class Hypervisor:
 class Reading(Generic[T]):
     """What one source gave in one cycle, with its own health.
 
-    On failure ``value`` is the last good one and ``error`` says why.
-    ``read_at`` is the Unix time of the last success, ``seconds`` the length of
-    the latest attempt.
+    On failure ``value`` is the last good one, or what could be had all the same, and
+    ``error`` says why. ``read_at`` is the Unix time of the last success, ``seconds``
+    the length of the latest attempt.
     """
 
     value: T

@@ -17,8 +17,9 @@
     host.libvirt.openReadOnly('qemu:///system').listAllDomains(1)
 
 A guest with ``is_wedged`` holds the first call into its monitor until it is resumed; NOWAIT then
-gives the later ones a partial record, as libvirt 9.0.0 does. Any call can be made to hang, fail or
-answer otherwise by an entry in ``Host.scripts`` or ``Guest.scripts`` under its name.
+gives the later ones a partial record, as libvirt 9.0.0 does. One whose ``lock`` is held holds
+every call that is about it, and every listing. Any call can be made to hang, fail or answer
+otherwise by an entry in ``Host.scripts`` or ``Guest.scripts`` under its name.
 """
 
 from collections.abc import Callable
@@ -102,6 +103,35 @@ class Gate:
         self._released.set()
 
 
+class Lock:
+    """The lock of a domain, which every question to it and every listing takes for a moment.
+
+    libvirtd holds it while it looks into the image of a disk that is being attached.
+    """
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.most_waiting = 0
+        self._is_free = threading.Event()
+        self._is_free.set()
+        self._counting = threading.Lock()
+
+    def hold(self) -> None:
+        self._is_free.clear()
+
+    def release(self) -> None:
+        self._is_free.set()
+
+    def take(self) -> None:
+        """Wait until nobody holds it."""
+        with self._counting:
+            self.waiting += 1
+            self.most_waiting = max(self.most_waiting, self.waiting)
+        self._is_free.wait(20)
+        with self._counting:
+            self.waiting -= 1
+
+
 class Guest:
     """A domain with its QEMU; everything of it may be changed at any time."""
 
@@ -129,6 +159,7 @@ class Guest:
         self._held_since = 0.0
         self._answers = threading.Event()
         self._answers.set()
+        self.lock = Lock()
 
     def wedge(self) -> None:
         """Stop its QEMU: who enters its monitor does not come back."""
@@ -244,6 +275,7 @@ class Host:
             gate.release()
         for guest in self.guests.values():
             guest.resume()
+            guest.lock.release()
 
     @contextlib.contextmanager
     def call(
@@ -260,6 +292,7 @@ class Host:
                 raise disconnected()
             if guest is not None:
                 _play(guest.scripts, name)
+                guest.lock.take()
                 if guest.uuid not in self.guests:
                     raise gone()
             yield
@@ -292,6 +325,9 @@ class Domain:
 
     def UUIDString(self) -> str:
         return self._guest.uuid
+
+    def connect(self) -> 'Connection':
+        return self.connection
 
     def _call(self, name: str) -> contextlib.AbstractContextManager[None]:
         return self._host.call(name, self.connection, self._guest)
@@ -418,7 +454,16 @@ class Connection:
     def listAllDomains(self, flags: int) -> list[Domain]:
         assert flags == Libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
         with self.host.call('listAllDomains', self):
+            for guest in tuple(self.host.guests.values()):
+                guest.lock.take()
             return [Domain(self, guest) for guest in tuple(self.host.guests.values())]
+
+    def lookupByUUIDString(self, uuid: str) -> Domain:
+        guest = self.host.guests.get(uuid)
+        with self.host.call('lookup', self, guest):
+            if guest is None:
+                raise gone()
+            return Domain(self, guest)
 
     def domainListGetStats(
         self, domains: Iterable[Domain], groups: int, flags: int
@@ -434,6 +479,7 @@ class Connection:
                     continue  # it is left out without an error
                 self.host.calls.append((f'{name} of', guest.uuid))
                 _play(guest.scripts, name)
+                guest.lock.take()
                 found.append((domain, guest.read(groups, flags)))
         return found
 

@@ -24,6 +24,7 @@ import json
 import os
 import pwd
 import socket
+import struct
 import time
 
 from oslo_config import cfg
@@ -37,6 +38,8 @@ SECONDS = 2.0
 SCHEDSTATS = '/proc/sys/kernel/sched_schedstats'
 RESCTRL = '/sys/fs/resctrl/info'
 _EVERYWHERE = {'0.0.0.0': '127.0.0.1', '::': '::1'}  # noqa: S104 - addresses of options, not ours
+# struct ucred: the process, its user and group. Source: unix(7).
+_CREDENTIALS = struct.Struct('iII')
 
 OK, INFO = check_table.Result.OK, check_table.Result.INFO
 WARNING, FAILURE = check_table.Result.WARNING, check_table.Result.FAILURE
@@ -73,7 +76,8 @@ def suspects(conf: cfg.ConfigOpts) -> Row:
     """Tell whether the exporter can remember the guests that did not answer."""
     name, path = 'Suspects file', conf.libvirt.suspects_path
     if not path:
-        return Row(name, INFO, 'off: guests that did not answer are forgotten at a restart')
+        forgotten = 'guests that did not answer and unplugged vCPUs are forgotten at a restart'
+        return Row(name, INFO, f'off: {forgotten}')
     directory = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(directory):
         if _may_write(directory):
@@ -231,6 +235,18 @@ def socket_place(conf: cfg.ConfigOpts, *, is_served: bool) -> Row:
         return Row(name, OK, f'{directory} will be made')
     detail = f'{path} cannot be made: the exporter does not start'
     return Row(name, FAILURE, detail, _make_advice(directory))
+
+
+def exporter_process(path: str) -> int | None:
+    """Return the id of the process that serves the socket; None for nobody whom we can see."""
+    try:
+        with contextlib.closing(_unix(path)) as connection:
+            size = _CREDENTIALS.size
+            told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    except OSError:
+        return None
+    # 0 is a process that is not in our PID namespace.
+    return _CREDENTIALS.unpack(told)[0] or None
 
 
 def socket_group(conf: cfg.ConfigOpts) -> Row:

@@ -353,8 +353,7 @@ class DiskCollector(base.Collector):
         yield from base.family(DISK_INFO, ((device.labels, 1) for device in devices))
         yield from self._thresholds(devices)
         disks = base.rows(current, base.Resource.DISK)
-        used = [(labels, disk) for labels, disk in disks if _is_used(disk, notes)]
-        yield from base.families(TRAFFIC, used)
+        yield from base.families(TRAFFIC, list(_used(instances, notes)))
         yield from super().collect(previous, current, notes)
         yield from base.family(DISK_ERROR, _errors(instances))
         yield from self._optional(instances, devices, disks)
@@ -402,16 +401,30 @@ def threshold(tier: str, thresholds: Mapping[str, int], default: int) -> int:
     return thresholds.get(tier, thresholds.get('default', default))
 
 
-def _is_used(disk: model.DiskStatistics, notes: base.Notes) -> bool:
-    """Whether all four counters are known and any of them has ever moved here."""
+def _used(
+    instances: tuple[model.Instance, ...], notes: base.Notes
+) -> Iterator[tuple[model.Labels, model.DiskStatistics]]:
+    """Give the disks whose traffic is shown, with their labels."""
+    for instance in instances:
+        if instance.monitor is None:
+            continue
+        targets = notes.setdefault(instance.definition.uuid, set())
+        for disk in instance.monitor.disks:
+            if _is_used(disk, targets):
+                yield disk.device.labels, disk
+
+
+def _is_used(disk: model.DiskStatistics, targets: set[str]) -> bool:
+    """Whether all four counters are known and any of them has ever moved here.
+
+    :param targets: the disks of this instance of which that is noted
+    """
     counters = (disk.read_bytes, disk.write_bytes, disk.read_requests, disk.write_requests)
     if None in counters:
         return False
-    uuid = disk.device.owner.pairs[1][1]
-    used = notes.setdefault(uuid, set())
     if suppression.shows_counters(counters):
-        used.add(disk.device.target)
-    return disk.device.target in used
+        targets.add(disk.device.target)
+    return disk.device.target in targets
 
 
 def _errors(instances: tuple[model.Instance, ...]) -> Iterator[tuple[model.Labels, int]]:

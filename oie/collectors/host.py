@@ -30,19 +30,20 @@ def _meter(
 ACTIVE_VMS = _meter(
     'oie_host_active_vms',
     'instance',
-    'Number of active instances; one that is migrating in is not yet counted.',
+    'Number of active instances, also those that could not be read; one that is migrating in is '
+    'not yet counted.',
     'virConnectListAllDomains ACTIVE',
 )
 ACTIVE_VCPUS = _meter(
     'oie_host_active_vcpus',
     'vcpu',
-    'Number of vCPUs of the active instances.',
+    'Number of vCPUs of the active instances, as far as they are known.',
     'virDomainGetInfo nrVirtCpu',
 )
 ACTIVE_MEMORY = _meter(
     'oie_host_active_mem_gbytes',
     'GiB',
-    'Memory of the active instances in gigabytes (2^30), five decimals.',
+    'Memory of the active instances, as far as known, in gigabytes (2^30), five decimals.',
     'virDomainGetInfo maxMem, KiB',
 )
 WITHOUT_PROJECT = _meter(
@@ -58,10 +59,16 @@ LIST_SECONDS = _meter(
     'How long the last listing of the domains took.',
     'own clock around virConnectListAllDomains',
 )
+LISTED_AT = _meter(
+    'oie_libvirt_last_listing_timestamp_seconds',
+    's',
+    'Unix time of the last complete listing of the domains; who started later may be missing.',
+    'own clock at virConnectListAllDomains',
+)
 UP = _meter(
     'oie_libvirt_up',
     '1',
-    'Whether the latest cycle got a complete listing from libvirt.',
+    'Whether the latest cycle got a complete listing from libvirt, and could read any of it.',
     'own bookkeeping',
 )
 LIBVIRT_INFO = _meter(
@@ -151,6 +158,7 @@ class HostCollector(base.Collector):
         ACTIVE_MEMORY,
         WITHOUT_PROJECT,
         LIST_SECONDS,
+        LISTED_AT,
         UP,
         LIBVIRT_INFO,
         RECONNECTS,
@@ -170,24 +178,35 @@ class HostCollector(base.Collector):
     ) -> Iterator[model.Family]:
         """Give the sums while they are known, the health always."""
         hypervisor = current.hypervisor
-        reading = current.instances
-        # Without a listing an empty host is an unknown one: its values have expired.
-        if reading.read_at is not None and (reading.value or not reading.error):
-            yield from _sums(reading.value)
+        yield from _sums(current.instances, hypervisor.active_instances)
         yield from base.single(
             LIST_SECONDS,
             None if hypervisor.list_seconds is None else base.round5(hypervisor.list_seconds),
         )
-        yield from base.single(UP, int(not reading.error))
+        yield from base.single(LISTED_AT, hypervisor.listed_at)
+        yield from base.single(UP, int(not current.instances.error))
         yield from _health(hypervisor)
         yield from _calls(hypervisor)
         if self.wants('storage_pools'):
             yield from _pools(hypervisor)
 
 
-def _sums(instances: tuple[model.Instance, ...]) -> Iterator[model.Family]:
+def _sums(
+    reading: model.Reading[tuple[model.Instance, ...]], active: int | None
+) -> Iterator[model.Family]:
+    """Give the sums of what is shown.
+
+    :param active: how many instances there are, read or not; None if the latest cycle could
+        not tell
+    """
+    instances = reading.value
+    # Without a listing an empty host is an unknown one: its values have expired.
+    if active is None and reading.read_at is not None and (instances or not reading.error):
+        active = len(instances)
+    yield from base.single(ACTIVE_VMS, active)
+    if active is None or (active and not instances):
+        return
     memory = _sum(i.memory_maximum_bytes for i in instances)
-    yield from base.single(ACTIVE_VMS, len(instances))
     yield from base.single(ACTIVE_VCPUS, _sum(i.vcpus for i in instances))
     yield from base.single(ACTIVE_MEMORY, None if memory is None else base.gbytes(memory))
     strangers = sum(not i.definition.project_uuid for i in instances)

@@ -36,6 +36,7 @@ Pattern = option_types.Pattern
 PluginNames = option_types.PluginNames
 ProcFiles = option_types.ProcFiles
 SocketPath = option_types.SocketPath
+Text = option_types.Text
 Thresholds = option_types.Thresholds
 
 LOG_LEVELS = tuple(logs.LEVELS)

@@ -17,6 +17,7 @@ a wrong value only when somebody reads it and an unknown option never.
 """
 
 from collections.abc import Iterable
+from collections.abc import Sequence
 import dataclasses
 import difflib
 import math
@@ -60,13 +61,17 @@ def check_files(found: Iterable[files.Setting], options: Options) -> Settings:
 
     Of a value with a reference ($) only the reference is checked here.
 
-    :raises ConfigError: an unknown section or option, a wrong value, a reference to nothing
+    :raises ConfigError: an unknown section or option, a wrong value, a reference to nothing,
+        one file that says two things
     """
     settings: Settings = {}
     for setting in found:
         option = _find(setting, options)
         if option:
-            before = settings.get(option.key, []) if option.opt.multi else []
+            before = settings.get(option.key, [])
+            if not option.opt.multi:
+                _check_once(option, before, setting)
+                before = []
             settings[option.key] = [*before, setting]
     for option in _each(options):
         for setting in settings.get(option.key, ()):
@@ -135,6 +140,22 @@ def _check_text(option: Option, setting: files.Setting, options: Options) -> Non
         raise _wrong(option, setting, exc) from exc
 
 
+def _check_once(option: Option, before: Sequence[files.Setting], setting: files.Setting) -> None:
+    """Refuse what the same file says already: of two values nobody knows which is meant.
+
+    A later file may say otherwise, and a file may be named twice.
+    """
+    for first in before:
+        if first.path != setting.path or first.line == setting.line:
+            continue
+        name = '' if first.name == setting.name else f'{messages.shown(first.name)} = '
+        value = _value(first, is_secret=option.opt.secret)
+        raise exceptions.ConfigError(
+            f'{_sentence(setting, is_secret=option.opt.secret)}: '
+            f'line {first.line} says {name}{value}; take one of them away'
+        )
+
+
 def _check_references(group: str, value: str, options: Options) -> None:
     # oslo.config takes \$ for $$, and looks first in the same group, then in [DEFAULT].
     for match in cfg.ConfigOpts.Template.pattern.finditer(value.replace(r'\$', '$$')):
@@ -181,9 +202,13 @@ def _plainer(error: Exception) -> str:
 
 
 def _sentence(setting: files.Setting, *, is_secret: bool = False) -> str:
-    value = '***' if is_secret else messages.shown(_masked(setting.value)) or "''"
+    value = _value(setting, is_secret=is_secret)
     section, name = messages.shown(setting.section), messages.shown(setting.name)
     return f'{setting.place}: [{section}] {name} = {value}'
+
+
+def _value(setting: files.Setting, *, is_secret: bool) -> str:
+    return '***' if is_secret else messages.shown(_masked(setting.value)) or "''"
 
 
 def _masked(value: str) -> str:

@@ -323,6 +323,20 @@ class FilePath(_Type):
         return str(value)
 
 
+class Text(types.String):
+    """A text of at least one sign; the value is the text."""
+
+    def __call__(self, value: Any) -> str:
+        """Return the text.
+
+        :raises ValueError: there is none
+        """
+        text = str(super().__call__(value))
+        if not text.strip():
+            raise ValueError('the value is empty; write one or take the line away')
+        return text
+
+
 class FeedUrl(_Type):
     """Where a list is published, or nothing; the value is the text."""
 

@@ -23,13 +23,13 @@ from collections.abc import Callable
 from collections.abc import Iterable
 import dataclasses
 import enum
-import json
 import logging
-import os
 import time
 from typing import Any
 
+from oie import exceptions
 from oie.sources import calls
+from oie.sources import remembered
 
 LOG = logging.getLogger(__name__)
 
@@ -128,24 +128,18 @@ class Breaker:
         if not self._path:
             return []
         try:
-            with open(self._path, encoding='utf-8') as file:
-                known = json.load(file)
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, RecursionError) as exc:
-            LOG.warning('suspects of the last run are lost: %s: %s', self._path, exc)
+            known = remembered.load(self._path)
+        except exceptions.SourceError as exc:
+            LOG.warning('suspects of the last run are lost: %s', exc)
             return []
         return [uuid for uuid in known if isinstance(uuid, str)] if isinstance(known, list) else []
 
     def _save(self) -> None:
         if not self._path:
             return
-        temporary = f'{self._path}.new'
         try:
-            with open(temporary, 'w', encoding='utf-8') as file:
-                json.dump(sorted(self.open), file)
-            os.replace(temporary, self._path)
-        except OSError as exc:
+            remembered.save(self._path, sorted(self.open))
+        except exceptions.SourceError as exc:
             if self._is_saved:
                 LOG.warning('suspects will not survive a restart: %s', exc)
             self._is_saved = False

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import logging
+import os
 import time
 from typing import Any
 from typing import ClassVar
@@ -43,8 +44,11 @@ from oie.sources import libvirt_daemon
 from oie.sources import libvirt_details
 from oie.sources import libvirt_domains
 from oie.sources import libvirt_events
+from oie.sources import libvirt_held
+from oie.sources import libvirt_listing
 from oie.sources import libvirt_monitor
 from oie.sources import libvirt_pools
+from oie.sources import vcpu_ledgers
 from oie.sources import virtual_functions
 
 LOG = logging.getLogger(__name__)
@@ -53,18 +57,24 @@ LOG = logging.getLogger(__name__)
 # after our death. Four is all an observer may ever take.
 MAX_CALLS_IN_FLIGHT = 4
 
+# Beside the file of the suspects.
+VCPU_TIMES = 'vcpu_times.json'
+
 # When so many monitors are wedged, whoever did it, the host is in distress (a
 # storage outage): each further question could hold one more of libvirtd's
 # workers, so none is asked. It holds for short-lived processes too.
 DISTRESS = 3
 
 OPTS = (
-    cfg.StrOpt(
+    cfg.Opt(
         'uri',
+        type=config.Text(),
         default='qemu:///system',
         help='URI of the hypervisor. It is opened read-only, whatever it says. Modular '
         'daemons are found by the same URI. In a container mount the directory '
-        '/run/libvirt, not the socket in it: the socket is replaced when the daemon restarts.',
+        '/run/libvirt, not the socket in it: the socket is replaced when the daemon restarts. It '
+        'may not be empty: libvirt would choose, and for a user other than root that is a '
+        'daemon without the guests.',
     ),
     cfg.Opt(
         'timeout',
@@ -116,8 +126,9 @@ OPTS = (
         'suspects_path',
         type=config.FilePath(),
         default='/run/oie/suspects.json',
-        help='File that remembers, over a restart, which guests did not answer. Empty: they are '
-        'forgotten.',
+        help='File that remembers, over a restart, which guests did not answer. Beside it, in '
+        f'{VCPU_TIMES}, stands what the vCPUs of the guests have used, so that counters do not '
+        'fall when one is unplugged. Empty: both are forgotten.',
     ),
     cfg.IntOpt(
         'keepalive_interval',
@@ -143,6 +154,7 @@ class LibvirtSource(base.Source):
     :param expiration: seconds a parsed definition is trusted without events
     :param optional: names of the optional series whose facts are wanted
     :param suspects_path: file of the suspects, empty to forget them
+    :param remembers: False for a program beside the daemon, which writes no file of it
     """
 
     GROUP: ClassVar[str] = 'libvirt'
@@ -157,6 +169,7 @@ class LibvirtSource(base.Source):
         keep_without_metadata: bool = True,
         optional: frozenset[str] = frozenset(),
         suspects_path: str = '',
+        remembers: bool = True,
     ) -> None:
         self._options = options
         self._keep_without_metadata = keep_without_metadata
@@ -165,13 +178,13 @@ class LibvirtSource(base.Source):
         self._errors: collections.Counter[str] = collections.Counter()
         self._states: collections.Counter[str] = collections.Counter()
         self._lifecycle = libvirt_events.LifecycleCounts()
-        self._listing: calls.Call[libvirt_domains.Listing] | None = None
-        self._list_seconds: float | None = None
+        self._active: int | None = None
         self._listens_since = 0
         self._read_at: float | None = None
         self._failures = failures.LastingFailures(LOG)
         self._calls = calls.Calls(MAX_CALLS_IN_FLIGHT)
-        self._breaker = breakers.Breaker(suspects_path)
+        self._breaker = breakers.Breaker(suspects_path if remembers else '')
+        self._vcpus = vcpu_ledgers.VcpuLedgers(_beside(suspects_path), writes=remembers)
         self._daemon = libvirt_daemon.Daemon(
             options.uri,
             self._calls,
@@ -180,6 +193,21 @@ class LibvirtSource(base.Source):
         )
         self._domains = libvirt_domains.DomainReader(
             self._daemon, self._calls, self._errors, self._failures, expiration=expiration
+        )
+        self._held = libvirt_held.HeldDomains(
+            self._calls,
+            self._breaker,
+            timeout=options.timeout,
+            patience=options.monitor_timeout,
+        )
+        self._listing = libvirt_listing.ListingReader(
+            self._daemon,
+            self._calls,
+            self._domains,
+            self._held,
+            self._errors,
+            self._failures,
+            timeout=options.timeout,
         )
         self._pool_reader = libvirt_pools.PoolReader(
             self._calls, self._failures, timeout=options.timeout
@@ -195,6 +223,7 @@ class LibvirtSource(base.Source):
             self._breaker,
             read_records=self._read_records,
             read_controls=self._domains.read_controls,
+            held=self._held,
             lasting=self._failures,
             timeout=self._options.monitor_timeout,
             chunk_size=self._options.chunk_size,
@@ -215,17 +244,15 @@ class LibvirtSource(base.Source):
     def read(self) -> model.Reading[tuple[model.Instance, ...]]:
         """Return all instances; on failure the last ones, none of them fresh."""
         started = time.monotonic()
-        error = ''
         try:
-            self._cycle()
-            self._read_at = time.time()
+            error = self._cycle()
             self._failures.settle('libvirt', 'not read')
         except Exception as exc:
             # Whatever it is, the last values go out, marked as old.
             LOG.debug('reading libvirt failed', exc_info=True)
             error = (str(exc) if isinstance(exc, exceptions.SourceError) else '') or repr(exc)
             self._failures.report('libvirt', 'not read', error)
-            self._pools = ()
+            self._pools, self._active = (), None
             self._instances = {uuid: _stale(i) for uuid, i in self._instances.items()}
         return model.Reading(
             # libvirt's own order changes from start to start.
@@ -246,7 +273,9 @@ class LibvirtSource(base.Source):
             reconnects=max(0, daemon.main.opened - 1),
             stuck_calls=self._calls.stuck,
             suspects=len(self._breaker.open),
-            list_seconds=self._list_seconds,
+            list_seconds=self._listing.seconds,
+            listed_at=self._listing.listed_at,
+            active_instances=self._active,
             calls=self._calls.statistics(),
             domains_by_state=dict(self._states),
             domain_errors=dict(errors + self._monitor.errors),
@@ -259,14 +288,18 @@ class LibvirtSource(base.Source):
         """Let go of connections and threads, at once; what hangs is left behind."""
         self._daemon.close()
         self._calls.close()
+        self._vcpus.close()
         self._virtual_functions.close()
 
     # --- one cycle ----------------------------------------------------------
 
-    def _cycle(self) -> None:
+    def _cycle(self) -> str:
+        """Read everything; return what is wrong with the result as a whole, if anything is."""
         self._daemon.leave_late_calls()
         connection, rescue = self._daemon.pick()
-        listing = self._list(connection)
+        connection.get(self._options.timeout)
+        self._drain_events()
+        listing = self._listing.read(connection, rescue)
         observed = list(listing.observed.values())
         self._pools = self._read_pools(connection)
         self._breaker.forget(one.uuid for one in observed if self._has_new_qemu(one))
@@ -278,37 +311,36 @@ class LibvirtSource(base.Source):
         if 'vf_counters' in self._optional:
             self._virtual_functions.read(one.known.definition for one in counted)
         instances = self._assemble(counted, records, details, read_at, listing.failed)
-        kept = listing.failed & self._instances.keys()
+        kept = listing.failed.keys() & self._instances.keys()
         self._instances = {
             **{uuid: _stale(self._instances[uuid]) for uuid in kept},
             **instances,
         }
-        self._forget_gone(listing.observed.keys() | listing.failed)
+        self._forget_gone(listing.observed.keys() | listing.failed.keys())
+        unread = {uuid for uuid in listing.failed if self._is_counted(uuid)}
+        self._active = len(unread.union(one.uuid for one in counted))
+        return self._judge(listing, is_empty=not instances)
 
-    def _list(self, connection: libvirt_connection.Connection) -> libvirt_domains.Listing:
-        """List the active domains with what needs no monitor.
+    def _judge(self, listing: libvirt_domains.Listing, *, is_empty: bool) -> str:
+        """Return what is wrong with a cycle as a whole; date it as read if it is worth it."""
+        if listing.problem:
+            self._failures.report('libvirt', 'not listed', listing.problem)
+        else:
+            self._failures.settle('libvirt', 'not listed')
+        if is_empty and listing.failed:
+            uuid, reason = min(listing.failed.items())
+            number = len(listing.failed)
+            return f'could not read any instance, of {number} listed; {uuid}: {reason}'
+        self._read_at = time.time()
+        return listing.problem
 
-        :raises SourceError: there is no complete listing
-        """
-        if self._listing is not None and not self._listing.has_returned:
-            raise exceptions.SourceTimeout('libvirt has not answered the last listing of domains')
-        handle = connection.get(self._options.timeout)
-        self._drain_events()
-        call = self._calls.start('list', lambda call: self._domains.read(call, handle))
-        self._listing = call
-        connection.pending.append(call)
-        try:
-            listing = call.wait(self._options.timeout)
-        except exceptions.SourceTimeout:
-            self._calls.count_timeout('list')
-            raise
-        except self._daemon.libvirt.libvirtError as exc:
-            if self._daemon.has_lost(handle, exc):
-                connection.lose(exc)
-            raise exceptions.SourceError(f'cannot list the domains: {exc}') from exc
-        self._listing = None
-        self._list_seconds = listing.seconds
-        return listing
+    def _is_counted(self, uuid: str) -> bool:
+        """Whether a domain that could not be read is an instance here, by all that is known."""
+        known = self._domains.known.get(uuid)
+        return known is None or (known.is_counted and self._is_wanted(known))
+
+    def _is_wanted(self, known: libvirt_domains.Known) -> bool:
+        return self._keep_without_metadata or known.definition.has_nova_metadata
 
     def _read_pools(
         self, connection: libvirt_connection.Connection
@@ -325,6 +357,7 @@ class LibvirtSource(base.Source):
             # What happened while nobody listened is not known.
             self._listens_since = self._daemon.main.opened
             self._domains.expire(known)
+        self._listing.expect(events.started())
         for uuid in events.migrating() & known.keys():
             known[uuid].has_job = True
         for uuid, stats in events.finished_jobs().items():
@@ -343,6 +376,7 @@ class LibvirtSource(base.Source):
         for uuid in self._domains.known.keys() - present:
             del self._domains.known[uuid]
         self._breaker.keep_only(present)
+        self._vcpus.end_cycle(present)
         self._lifecycle.forget_undefined(present)
 
     # --- tier two -----------------------------------------------------------
@@ -418,8 +452,8 @@ class LibvirtSource(base.Source):
             states[role or _name_of(state)] += 1
             if state == model.DomainState.RUNNING:
                 one.known.has_run = True
-            is_wanted = self._keep_without_metadata or one.known.definition.has_nova_metadata
-            if is_wanted and not role:
+            one.known.is_counted = not role
+            if not role and self._is_wanted(one.known):
                 counted.append(one)
         self._states = states
         return counted
@@ -430,7 +464,7 @@ class LibvirtSource(base.Source):
         records: Mapping[str, libvirt_domains.Record],
         details: Mapping[str, Mapping[str, Any]],
         read_at: float,
-        failed: set[str],
+        failed: dict[str, str],
     ) -> dict[str, model.Instance]:
         instances = {}
         for one in counted:
@@ -443,7 +477,7 @@ class LibvirtSource(base.Source):
                 LOG.debug('instance %s failed', uuid, exc_info=True)
                 self._errors['error'] += 1
                 self._failures.report(uuid, 'not understood', repr(exc))
-                failed.add(uuid)
+                failed[uuid] = repr(exc)
             else:
                 self._failures.settle(uuid, 'not understood')
         return instances
@@ -500,8 +534,19 @@ class LibvirtSource(base.Source):
             self._errors['partial'] += 1
             if kept is not None and kept.is_complete:
                 return kept
-        vcpus = one.known.vcpus.settle(fresh.vcpus, fresh.vcpus_current)
+        vcpus = self._vcpus.settle(
+            one.uuid,
+            fresh.vcpus,
+            fresh.vcpus_current,
+            domain_id=one.known.domain_id,
+            cpu_time_ns=one.info[4],
+        )
         return dataclasses.replace(fresh, vcpus=vcpus)
+
+
+def _beside(suspects_path: str) -> str:
+    """Return where the times of vCPUs are kept, empty if nowhere."""
+    return os.path.join(os.path.dirname(suspects_path), VCPU_TIMES) if suspects_path else ''
 
 
 def _name(instance: model.Instance) -> str:

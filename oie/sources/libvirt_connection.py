@@ -156,6 +156,14 @@ class Connection:
         self.pending = [call for call in self.pending if not call.has_returned]
         return sum(call.is_abandoned for call in self.pending)
 
+    def awaits(self, call: calls.Call[Any] | None) -> bool:
+        """Whether this call, made on this connection, may still return.
+
+        When keepalive ends a connection with two calls on it, libvirt forgets the second one
+        for ever (9.0.0).
+        """
+        return call is not None and not call.has_returned and call in self.pending
+
     def get(self, timeout: float) -> Any:
         """Return the open connection, opening it when it is due.
 
@@ -188,6 +196,7 @@ class Connection:
 
     def _forget(self) -> None:
         self._handle = None
+        self.pending = []
         self._lost.append(self._release)
         self._release = _nothing
 

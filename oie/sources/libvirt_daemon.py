@@ -61,6 +61,11 @@ class Daemon:
             return self.rescue, self.main
         return self.main, self.rescue
 
+    @property
+    def both(self) -> tuple[libvirt_connection.Connection, libvirt_connection.Connection]:
+        """Both connections."""
+        return self.main, self.rescue
+
     def leave_late_calls(self) -> None:
         """Count the reading of the versions as stuck when it lasts: nobody waits for it."""
         reading = self._reading

@@ -18,6 +18,7 @@ itself.
 
 import collections
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -33,8 +34,8 @@ from oie.sources import domain_stats
 from oie.sources import domain_xml
 from oie.sources import libvirt_connection
 from oie.sources import libvirt_daemon
+from oie.sources import libvirt_held
 from oie.sources import libvirt_plain
-from oie.sources import vcpu_ledger
 
 LOG = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ class Known:
     """What is kept of a domain for as long as its QEMU runs.
 
     ``foreign`` are interfaces that libvirt counts and its XML does not name;
-    ``has_job`` is a hint that a job may be running.
+    ``has_job`` is a hint that a job may be running. ``is_counted`` is False while
+    it is one end of a migration that is no instance of this host.
     """
 
     domain_id: int
@@ -60,8 +62,8 @@ class Known:
     last_job: model.Job | None
     has_run: bool = False
     has_job: bool = False
+    is_counted: bool = True
     foreign: frozenset[str] = frozenset()
-    vcpus: vcpu_ledger.VcpuLedger = dataclasses.field(default_factory=vcpu_ledger.VcpuLedger)
 
 
 @dataclasses.dataclass(slots=True)
@@ -131,11 +133,14 @@ class Observed:
 
 @dataclasses.dataclass(slots=True)
 class Listing:
-    """What one listing gave: the domains that could be read, and those that not."""
+    """The active domains: those that could be read, and why the others could not.
 
-    seconds: float
+    ``problem`` says why there may be more of them.
+    """
+
     observed: dict[str, Observed] = dataclasses.field(default_factory=dict)
-    failed: set[str] = dataclasses.field(default_factory=set)
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
+    problem: str = ''
 
 
 class DomainReader:
@@ -162,22 +167,42 @@ class DomainReader:
         self._failures = lasting
         self._expiration = expiration
 
-    def read(self, call: calls.Call[Listing], connection: Any) -> Listing:
-        """Return all active domains; runs in a bounded call.
+    def list_active(self, connection: Any) -> dict[str, Any]:
+        """Return the handles of all active domains by uuid; runs in a bounded call.
 
         :raises libvirtError: there is no complete listing
         """
         active = self._daemon.libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
-        started = time.monotonic()
-        handles = connection.listAllDomains(active)
-        listing = Listing(seconds=time.monotonic() - started)
+        return {handle.UUIDString(): handle for handle in connection.listAllDomains(active)}
+
+    def read(
+        self,
+        progress: libvirt_held.Progress,
+        connection: Any,
+        handles: Mapping[str, Any],
+        *,
+        knocks: bool,
+        one_by_one: bool,
+    ) -> Listing:
+        """Return these domains; runs in a bounded call.
+
+        :param handles: by uuid, of any connection if ``knocks``
+        :param knocks: see first whether a domain answers at all
+        :param one_by_one: ask nothing of several domains at once
+        :raises libvirtError: the connection is gone
+        """
+        listing = Listing()
         with libvirt_connection.many_requests():
-            for handle in handles:
-                if call.is_abandoned:
+            for uuid, handle in handles.items():
+                if progress.is_abandoned:
                     return listing  # nobody waits for it any more
-                self._observe(handle, listing)
-        records = self._read_records(connection, listing)
+                progress.ask(uuid)
+                self._observe(connection, uuid, handle, listing, knocks=knocks)
+        records = self._read_records(progress, connection, listing, one_by_one=one_by_one)
         for uuid, one in list(listing.observed.items()):
+            if progress.is_abandoned:
+                return listing
+            progress.ask(uuid)
             # A persistent domain that ended meanwhile is still known, as shut off.
             if uuid in records and not _is_off(records[uuid]):
                 self._accept(one, records[uuid])
@@ -185,18 +210,23 @@ class DomainReader:
                 self._drop(uuid, listing)
         return listing
 
-    def read_controls(self, connection: Any) -> dict[str, tuple[Any, Sequence[int]]]:
-        """Return handle and virDomainGetControlInfo of every active domain, by uuid."""
-        libvirt = self._daemon.libvirt
-        controls = {}
-        self._calls.pace()
-        for handle in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-            self._calls.pace()
+    def read_controls(
+        self, progress: libvirt_held.Progress, connection: Any, handles: Mapping[str, Any]
+    ) -> Iterator[tuple[str, Any, Sequence[int]]]:
+        """Give uuid, handle and virDomainGetControlInfo of these domains.
+
+        :param handles: by uuid, of any connection
+        """
+        for uuid, elsewhere in handles.items():
+            if progress.is_abandoned:
+                return
+            progress.ask(uuid)
             try:
-                controls[handle.UUIDString()] = handle, handle.controlInfo()
-            except libvirt.libvirtError as exc:
+                handle = self._look_up(connection, uuid, elsewhere)
+                self._calls.pace()
+                yield uuid, handle, handle.controlInfo()
+            except self._daemon.libvirt.libvirtError as exc:
                 LOG.debug('control info: %s', exc)
-        return controls
 
     def bulk(
         self, connection: Any, handles: Sequence[Any], groups: int, flags: int = 0
@@ -218,10 +248,34 @@ class DomainReader:
 
     # --- one domain ---------------------------------------------------------
 
-    def _observe(self, handle: Any, listing: Listing) -> None:
-        """Note one domain in the listing; one that fails costs only itself."""
-        uuid = handle.UUIDString()
+    def _look_up(self, connection: Any, uuid: str, elsewhere: Any) -> Any:
+        """Return the handle on this connection of a domain that answers.
+
+        Whoever asks a domain that libvirtd does not let go of hangs, and but for bulk
+        statistics holds the list of domains too: nobody can define another one until then
+        (libvirt 9.0.0). So bulk statistics come first.
+
+        :param elsewhere: a handle of it, on any connection
+        """
+        home, libvirt = elsewhere.connect(), self._daemon.libvirt
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        self._calls.pace()
         try:
+            home.domainListGetStats((elsewhere,), libvirt.VIR_DOMAIN_STATS_STATE, flags)
+        except libvirt.libvirtError as exc:
+            LOG.debug('%s: %s', uuid, exc)
+        if home is connection:
+            return elsewhere
+        self._calls.pace()
+        return connection.lookupByUUIDString(uuid)
+
+    def _observe(
+        self, connection: Any, uuid: str, handle: Any, listing: Listing, *, knocks: bool
+    ) -> None:
+        """Note one domain in the listing; one that fails costs only itself."""
+        try:
+            if knocks:
+                handle = self._look_up(connection, uuid, handle)
             self._calls.pace()
             info, clock = handle.info(), time.monotonic_ns()
             listing.observed[uuid] = Observed(
@@ -236,7 +290,7 @@ class DomainReader:
             self._failures.settle(uuid, 'not read')
         except exceptions.SourceError as exc:
             self._errors['parse'] += 1
-            listing.failed.add(uuid)
+            listing.failed[uuid] = str(exc)
             self._failures.report(uuid, 'broken XML', exc)
         except Exception as exc:
             self._fail(uuid, exc, listing)
@@ -315,19 +369,31 @@ class DomainReader:
 
     # --- all of them --------------------------------------------------------
 
-    def _read_records(self, connection: Any, listing: Listing) -> dict[str, Record]:
+    def _read_records(
+        self,
+        progress: libvirt_held.Progress,
+        connection: Any,
+        listing: Listing,
+        *,
+        one_by_one: bool,
+    ) -> dict[str, Record]:
         """Return STATE and INTERFACE: neither needs a monitor (libvirt 9.0.0)."""
         libvirt = self._daemon.libvirt
         groups = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_INTERFACE
         try:
-            handles = [one.handle for one in listing.observed.values()]
-            return self.bulk(connection, handles, groups)
+            if not one_by_one:
+                progress.ask()
+                handles = [one.handle for one in listing.observed.values()]
+                return self.bulk(connection, handles, groups)
         except Exception as exc:
             if self._daemon.is_disconnect(exc):
                 raise
         # One domain can spoil the call for all: ask them one by one.
         records: dict[str, Record] = {}
         for uuid, one in list(listing.observed.items()):
+            if progress.is_abandoned:
+                return records
+            progress.ask(uuid)
             try:
                 records.update(self.bulk(connection, [one.handle], groups))
             except Exception as exc:
@@ -364,7 +430,7 @@ class DomainReader:
     def _keep_back(self, uuid: str, exc: Exception, listing: Listing) -> None:
         """Count a domain that could not be read; its last values stay."""
         self._errors['error'] += 1
-        listing.failed.add(uuid)
+        listing.failed[uuid] = str(exc) or repr(exc)
         self._failures.report(uuid, 'not read', exc)
 
 

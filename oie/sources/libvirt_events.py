@@ -76,6 +76,9 @@ _CHANGES = (
 )
 
 # virDomainJobType, which the event leaves out of the statistics it brings.
+# The number of 'started' in LIFECYCLE.
+_STARTED = 2
+
 _COMPLETED, _FAILED = 3, 4
 
 # A queue that nobody drains (libvirt floods us, the cycle hangs) stays bounded.
@@ -88,6 +91,7 @@ class Events:
     def __init__(self) -> None:
         self._changed = _queue()
         self._lifecycle = _queue()
+        self._started = _queue()
         self._migrating = _queue()
         self._jobs = _queue()
 
@@ -120,6 +124,10 @@ class Events:
         for uuid, event, detail in _drain(self._lifecycle):
             yield uuid, *_names(event, detail)
 
+    def started(self) -> Mapping[str, Any]:
+        """Return the handles of the domains that have started, by uuid."""
+        return dict(_drain(self._started))
+
     def migrating(self) -> set[str]:
         """Return the domains whose memory began to be sent, once more, elsewhere.
 
@@ -137,6 +145,8 @@ class Events:
         uuid = domain.UUIDString()
         self._changed.append(uuid)
         self._lifecycle.append((uuid, event, detail))
+        if event == _STARTED:
+            self._started.append((uuid, domain))
 
     def _on_change(self, _conn: Any, domain: Any, *_: Any) -> None:
         self._changed.append(domain.UUIDString())

@@ -38,6 +38,7 @@ from oie.sources import breaker as breakers
 from oie.sources import calls
 from oie.sources import domain_stats
 from oie.sources import libvirt_connection
+from oie.sources import libvirt_held
 
 LOG = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ RESERVED = 1
 
 Record = Mapping[str, Any]
 Handles = Mapping[str, Any]
+Control = tuple[str, Any, Sequence[int]]
 Controls = Mapping[str, tuple[Any, Sequence[int]]]
 
 
@@ -70,8 +72,9 @@ class MonitorReader:
     """Asks many domains for one set of statistics groups.
 
     :param read_records: the bulk call: handles → records by uuid
-    :param read_controls: connection → handle and virDomainGetControlInfo of
-        every active domain by uuid, on the rescue connection
+    :param read_controls: rescue connection and handles by uuid → uuid, handle
+        there and virDomainGetControlInfo of each of these domains
+    :param held: makes that call, which may hang at one of them
     :param lasting: says once what cannot be read of a domain
     :param timeout: seconds a chunk may take
     """
@@ -82,7 +85,8 @@ class MonitorReader:
         breaker: breakers.Breaker,
         *,
         read_records: Callable[[Any, Iterable[Any]], dict[str, Record]],
-        read_controls: Callable[[Any], Controls],
+        read_controls: Callable[[libvirt_held.Progress, Any, Handles], Iterable[Control]],
+        held: libvirt_held.HeldDomains,
         lasting: failures.LastingFailures,
         timeout: float,
         chunk_size: int,
@@ -93,6 +97,7 @@ class MonitorReader:
         self._breaker = breaker
         self._read_records = read_records
         self._read_controls = read_controls
+        self._held = held
         self._failures = lasting
         self._timeout = timeout
         self._chunk_size = chunk_size
@@ -207,13 +212,13 @@ class MonitorReader:
         """Leave the late calls behind; return what is to be asked again."""
         now = time.monotonic()
         overdue = [call for call, chunk in running.items() if chunk.deadline <= now]
-        known = self._controls(rescue) if overdue else {}
+        known = self._controls([running[call] for call in overdue], rescue) if overdue else {}
         rest: list[_Chunk] = []
         for call in overdue:
             if call.has_returned:
                 continue  # at the last moment; it waits to be taken
             chunk = running[call]
-            suspects = self._suspects(chunk, known)
+            suspects = self._suspects(chunk, known) | (chunk.handles.keys() & self._held.uuids)
             if not suspects and not chunk.is_extended:
                 # Slow but moving: an overloaded host is no wedged guest.
                 chunk.is_extended = True
@@ -226,28 +231,51 @@ class MonitorReader:
                 rest.append(_Chunk(handles, rescue))
         return rest
 
-    def _controls(self, rescue: libvirt_connection.Connection) -> Controls:
+    def _controls(
+        self, overdue: Sequence[_Chunk], rescue: libvirt_connection.Connection
+    ) -> Controls:
+        """Return what holds each domain of these chunks; those are left out that do not tell."""
+        handles = {uuid: handle for chunk in overdue for uuid, handle in chunk.handles.items()}
+        known: dict[str, tuple[Any, Sequence[int]]] = {}
+        reason: Exception
         try:
-            connection = rescue.get(self._timeout)
-            call = self._calls.start('rescue', lambda _call: self._read_controls(connection))
-            rescue.pending.append(call)
-            return self._await_controls(call)
+            if not self._held.is_answering(rescue):
+                raise exceptions.SourceTimeout('libvirt does not answer')
+            while rest := handles.keys() - known.keys() - self._held.uuids:
+                some = {uuid: handles[uuid] for uuid in rest}
+                if self._ask_controls(overdue[0].connection, rescue, some, known):
+                    break
         except exceptions.SourceError as exc:
-            reason: Exception = exc
+            reason = exc
         except Exception as exc:
             rescue.lose(exc)
             reason = exc
+        else:
+            self._failures.settle('libvirt', 'cannot tell which domain does not answer')
+            return known
         self._failures.report('libvirt', 'cannot tell which domain does not answer', reason)
         return {}
 
-    def _await_controls(self, call: calls.Call[Controls]) -> Controls:
-        try:
-            controls = call.wait(self._timeout)
-        except exceptions.SourceTimeout:
-            self._calls.count_timeout(call.name)
-            raise
-        self._failures.settle('libvirt', 'cannot tell which domain does not answer')
-        return controls
+    def _ask_controls(
+        self,
+        connection: libvirt_connection.Connection,
+        rescue: libvirt_connection.Connection,
+        handles: Handles,
+        known: dict[str, tuple[Any, Sequence[int]]],
+    ) -> bool:
+        """Add what is known of these domains; return whether that went on to the last one."""
+        opened = rescue.get(self._timeout)
+        told: list[Control] = []
+
+        def ask(progress: libvirt_held.Progress) -> bool:
+            told.extend(self._read_controls(progress, opened, handles))
+            return True
+
+        # It may hang where the handles come from.
+        is_whole = self._held.run('rescue', connection, ask, beside=rescue)
+        # A call that was left behind may still add to it.
+        known.update({uuid: (handle, control) for uuid, handle, control in tuple(told)})
+        return bool(is_whole)
 
     def _suspects(self, chunk: _Chunk, known: Controls) -> set[str]:
         """Return whose monitor is occupied for as long as we have been waiting.
@@ -275,7 +303,8 @@ class MonitorReader:
         blamed = suspects or set(chunk.handles)
         for uuid in blamed:
             self.errors['timeout'] += 1
-            self._breaker.trip(uuid, call, is_certain=bool(suspects))
+            if uuid not in self._held.uuids:
+                self._breaker.trip(uuid, call, is_certain=bool(suspects))
         LOG.warning(
             'no answer within %g s from the QEMU monitor of %s; %s',
             self._timeout,

@@ -14,11 +14,13 @@
 
 libvirt reads them from the threads of QEMU. Unplugging a vCPU ends its thread
 and takes its time out of every sum; plugged again it begins at zero. Here what
-was used stays used, for as long as the same QEMU runs.
+was used stays used, for as long as the same QEMU runs. VcpuLedgers keeps it over
+a restart of ours.
 """
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -28,12 +30,45 @@ from oie import model
 _OFFLINE = 0
 _TIMES = ('time_ns', 'wait_ns', 'delay_ns')
 
+State = Mapping[str, Mapping[str, tuple[int, int]]]
+
 
 class VcpuLedger:
     """What the vCPUs of one QEMU have used since we know it."""
 
     def __init__(self) -> None:
         self._counters: dict[int, dict[str, _Counter]] = {}
+
+    @classmethod
+    def of(cls, state: State) -> 'VcpuLedger':
+        """Return the ledger that state() was taken from.
+
+        :raises ValueError: or AttributeError, TypeError: it is no such state
+        """
+        ledger = cls()
+        for number, counters in state.items():
+            ledger._counters[whole(int(number))] = {
+                name: _Counter(*map(whole, counters[name])) for name in _TIMES if name in counters
+            }
+        return ledger
+
+    def state(self) -> State:
+        """Return the counters by number and name, for JSON: what ended, and what runs."""
+        return {
+            str(number): {name: (one.before, one.last) for name, one in counters.items()}
+            for number, counters in self._counters.items()
+        }
+
+    @property
+    def carried_ns(self) -> int:
+        """What threads used that have ended, all times in one sum: it grows when one ends."""
+        return sum(one.before for each in self._counters.values() for one in each.values())
+
+    @property
+    def used_ns(self) -> int:
+        """CPU time of all vCPUs when they were last seen."""
+        seen = (each['time_ns'] for each in self._counters.values() if 'time_ns' in each)
+        return sum(one.before + one.last for one in seen)
 
     def settle(
         self, vcpus: tuple[model.VcpuStatistics, ...], current: int | None
@@ -94,3 +129,13 @@ class _Counter:
         self.before += self.last
         self.last = 0
         return self.before
+
+
+def whole(value: Any) -> int:
+    """Return a number as libvirt has them: whole, not negative, of 63 bits.
+
+    :raises ValueError: it is another one, or no number
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value >> 63:
+        raise ValueError(f'{value!r:.60} is no whole number from 0 to 2**63')
+    return value

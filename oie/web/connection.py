@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
+# Linux 4.13, asm-generic/socket.h; the module socket does not name it.
+_SO_PEERGROUPS = 59
+# The most that socket.getsockopt() fetches; a group takes four.
+_GROUPS_BYTES = 1024
 # What a peer that does not read costs us in memory, besides the buffers of the kernel.
 WRITE_BYTES = 256 * 1024
 _NOT_TLS = (
@@ -365,6 +369,21 @@ def _peer(transport: asyncio.Transport) -> messages.Peer:
     if connected.family == socket.AF_UNIX:
         size = struct.calcsize('iII')
         credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        return messages.Peer('unix', *struct.unpack('iII', credentials))
+        pid, uid, gid = struct.unpack('iII', credentials)
+        return messages.Peer('unix', pid, uid, gid, _groups(connected))
     name = transport.get_extra_info('peername')
     return messages.Peer(name[0] if name else 'unknown')
+
+
+def _groups(connected: socket.socket) -> frozenset[int]:
+    """Return the supplementary groups that a peer had when it connected.
+
+    The kernel knows them also of a process in another PID namespace, or one that has ended.
+    None is told of a peer with more than 256: its primary group has to do.
+    """
+    try:
+        found = connected.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
+    except OSError as exc:
+        LOG.debug('groups of a peer: %s', exc)
+        return frozenset()
+    return frozenset(number for (number,) in struct.iter_unpack('I', found))

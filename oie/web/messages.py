@@ -45,12 +45,16 @@ class HandshakeError(exceptions.OieError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Peer:
-    """Who asks; the kernel vouches for the three numbers, on unix sockets only."""
+    """Who asks; the kernel vouches for all but the address, on unix sockets only.
+
+    :ivar groups: supplementary groups, none where it has more than the kernel tells us
+    """
 
     address: str
     pid: int | None = None
     uid: int | None = None
     gid: int | None = None
+    groups: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,10 @@
 """Guests come, change and go: their series follow within a cycle or two, the others' go on."""
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 import itertools
+import json
 import time
 from typing import Any
 from unittest import mock
@@ -29,6 +31,7 @@ from tests.functional import exporter as exporters
 from tests.functional import guests as lab_guests
 from tests.functional import lab
 from tests.functional import processes
+from tests.functional import test_rights
 
 STATE = 'oie_instance_state_code'
 REASON = 'oie_instance_state_reason_code'
@@ -196,6 +199,29 @@ def test_restarted_guest_counts_anew(
     assert all(0 <= percent <= 100 for percent in percents)
 
 
+def test_what_an_unplugged_vcpu_used_is_known_after_a_restart_and_without_exporter(
+    libvirtd: lab.Libvirtd, guests: conftest.GuestFactory
+) -> None:
+    """A guest without an operating system lets no vCPU go: the file is told that one went."""
+    (guest,) = guests()
+    guest.pause()  # its counters stand still
+
+    with exporters.Exporter(libvirtd.uri) as exporter:
+        (before,) = _entries(exporter, guest)
+        exporter.stop()
+        path = exporter.suspects.with_name('vcpu_times.json')
+        kept = json.loads(path.read_text(encoding='utf-8'))
+        kept[guest.uuid]['vcpus']['1'] = {'time_ns': [7_000_000, 0]}
+        path.write_text(json.dumps(kept), encoding='utf-8')
+        (alone,) = _entries(exporter, guest, launcher=test_rights.STRANGER)
+        exporter.start()
+        (after,) = _entries(exporter, guest)
+
+    assert kept[guest.uuid]['vcpus']['0']['time_ns'] == [0, before['cpu']]
+    assert [alone['cpu'], after['cpu']] == [before['cpu'] + 7_000_000] * 2
+    assert [alone['cpu_total'], after['cpu_total']] == [before['cpu_total']] * 2
+
+
 def test_renamed_guest_has_one_name_only(
     exporter: exporters.Exporter, guests: conftest.GuestFactory, libvirtd: lab.Libvirtd
 ) -> None:
@@ -284,8 +310,10 @@ def _of(scrape: exporters.Scrape, name: str, guest: lab_guests.Guest) -> float:
     return scrape.value(name, instance_uuid=guest.uuid) or 0.0
 
 
-def _entries(exporter: exporters.Exporter, guest: lab_guests.Guest) -> list[dict[str, Any]]:
-    entries = exporter.pollster('instances').entries
+def _entries(
+    exporter: exporters.Exporter, guest: lab_guests.Guest, launcher: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    entries = exporter.pollster('instances', launcher=launcher).entries
     return [entry for entry in entries if entry['resource_id'] == guest.uuid]
 
 

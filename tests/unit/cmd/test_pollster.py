@@ -204,7 +204,7 @@ def quick_path(config):
         ('[exporter]\nsocket_path=/a=b\n', '/a=b'),
         ('[exporter]\nsocket_path =\n', ''),
         ('[exporter]\n#socket_path = /a\n', '/run/oie/oie.sock'),
-        ('[exporter]\nsocket_path = /a\n[DEFAULT]\nhost = x\n[exporter]\nsocket_path=/b\n', '/b'),
+        ('[exporter]\n[DEFAULT]\nhost = x\n[exporter]\nsocket_path=/b\n', '/b'),
         ('[exporter]\r\nsocket_path = /a\r\n', '/a'),
         ('[exporter]\nsocket_group = g\nsocket_path = /a\n\n  \nlisten_address=1.1.1.1:1', '/a'),
         ('[disk]\nread_thresholds = a:1,\n  b:2\n[exporter]\nsocket_path = /a\n', '/a'),

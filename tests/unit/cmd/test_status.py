@@ -68,23 +68,24 @@ def free_port():
 
 @pytest.fixture
 def write(tmp_path):
-    """Return a function that writes a configuration of this test alone and gives its path."""
+    """Return a function that writes a configuration of this test alone and gives its path.
+
+    What its lines set goes in place of what is usual here.
+    """
 
     def write(*lines):
         path = tmp_path / 'oie.conf'
-        path.write_text(
-            '\n'.join(
-                (
-                    '[exporter]',
-                    f'socket_path = {tmp_path}/run/oie.sock',
-                    f'listen_address = 127.0.0.1:{free_port()}',
-                    '[libvirt]',
-                    f'uri = test://{NODE}',
-                    f'suspects_path = {tmp_path}/run/suspects.json',
-                    *lines,
-                )
-            )
+        usual = (
+            '[exporter]',
+            f'socket_path = {tmp_path}/run/oie.sock',
+            f'listen_address = 127.0.0.1:{free_port()}',
+            '[libvirt]',
+            f'uri = test://{NODE}',
+            f'suspects_path = {tmp_path}/run/suspects.json',
         )
+        replaced = {line.split()[0] for line in lines} - {'[exporter]', '[libvirt]'}
+        kept = [line for line in usual if line.split()[0] not in replaced]
+        path.write_text('\n'.join([*kept, *lines]))
         return str(path)
 
     return write

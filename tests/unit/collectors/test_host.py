@@ -90,6 +90,29 @@ def test_once_the_last_values_have_expired_the_sums_are_unknown_not_zero():
     assert not SUMS & set(found)
 
 
+def test_instances_that_cannot_be_read_count_and_add_nothing():
+    hypervisor = model.Hypervisor(active_instances=2)
+    found = shown(builders.snapshot(instance(1, vcpus=2), hypervisor=hypervisor))
+    assert measuring.only(found['oie_host_active_vms']) == 2
+    assert measuring.only(found['oie_host_active_vcpus']) == 2
+
+
+def test_sums_are_unknown_where_no_instance_can_be_read_but_their_number():
+    hypervisor = model.Hypervisor(active_instances=2)
+    found = shown(builders.snapshot(read_at=None, error='denied', hypervisor=hypervisor))
+    assert SUMS & set(found) == {'oie_host_active_vms'}
+    assert measuring.only(found['oie_host_active_vms']) == 2
+    assert measuring.only(found['oie_libvirt_up']) == 0
+    assert 'oie_host_instances_without_project' not in found
+
+
+def test_time_of_the_last_listing_is_told_once_there_was_one():
+    name = 'oie_libvirt_last_listing_timestamp_seconds'
+    assert name not in shown(builders.snapshot())
+    found = shown(builders.snapshot(hypervisor=model.Hypervisor(listed_at=7.5)))
+    assert measuring.only(found[name]) == 7.5
+
+
 def test_health_is_live_while_libvirt_is_down():
     snapshot = builders.snapshot(
         read_at=None,

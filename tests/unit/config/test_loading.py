@@ -154,6 +154,17 @@ class TestValues:
         conf = load('[collector]\ninterval = 40\ncpu_min = 1\n')
         assert (conf.collector.interval, conf.collector.cpu_min) == (30.0, 1.0)
 
+    def test_an_option_that_takes_many_values_may_stand_there_often(self, load):
+        conf = load(
+            '[exporter]\nlisten_address = 127.0.0.1:1\nlisten_address = 127.0.0.1:2\n'
+            '[EXPORTER]\nlisten_address = 127.0.0.1:1\n'
+        )
+        assert [each.port for each in conf.exporter.listen_address] == [1, 2, 1]
+
+    def test_a_file_that_is_named_twice_says_nothing_twice(self, load):
+        again = ('--config-file', '{file}', '--config-file', '{file}')
+        assert load('[collector]\ninterval = 5s\n', *again).collector.interval == 5.0
+
     def test_a_wrong_value_that_a_later_file_replaces_does_not_count(self, load, tmp_path):
         (tmp_path / 'oie.conf.d').mkdir()
         (tmp_path / 'oie.conf.d/a.conf').write_text('[collector]\ninterval = 20\n')
@@ -354,6 +365,24 @@ WRONG_FILES = [
     ),
     ('[default]\n', 'oie.conf:1: unknown section [default]; did you mean [DEFAULT]?'),
     ('\n[nova]\n', 'oie.conf:2: unknown section [nova]'),
+    # twice
+    (
+        '[collector]\ninterval = 10s\n\ninterval = 20s\n',
+        'oie.conf:4: [collector] interval = 20s: line 2 says 10s; take one of them away',
+    ),
+    (
+        '[collector]\ninterval = 10s\n[disk]\n[COLLECTOR]\ninterval = 10s\n',
+        'oie.conf:5: [COLLECTOR] interval = 10s: line 2 says 10s; take one of them away',
+    ),
+    (
+        '[feed_list]\nuri = https://old\nurl = https://new\n',
+        'oie.conf:3: [feed_list] url = https://new: line 2 says uri = https://old; '
+        'take one of them away',
+    ),
+    (
+        '[feed_list]\nkey_age = 1s\nkey_age = 2s\n',
+        'oie.conf:3: [feed_list] key_age = ***: line 2 says ***; take one of them away',
+    ),
     # syntax
     ('interval = 5\n', "oie.conf:1: Option before the first [section]: 'interval'"),
     ('[collector]\ninterval\n', "oie.conf:2: No ':' or '=' found in assignment: 'interval'"),

@@ -308,6 +308,12 @@ def test_types_made_alike_are_equal_so_that_plugins_can_share_an_option():
         conf.register_opt(cfg.Opt('pause', type=config.Duration(), default='1s'), 'shared')
 
 
+@pytest.mark.parametrize('text', ['', ' '])
+def test_a_text_that_must_be_there_is_not_empty(text):
+    assert error_of(config.Text(), text) == 'the value is empty; write one or take the line away'
+    assert config.Text()('qemu:///system') == 'qemu:///system'
+
+
 class TestFeedUrl:
     @pytest.mark.parametrize(
         'text', ['https://a.example/b?c=d', 'http://a.example', 'file:///a', '']

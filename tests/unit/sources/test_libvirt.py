@@ -362,6 +362,7 @@ def test_a_record_of_a_shape_nobody_has_seen_costs_one_instance(host, make, monk
     assert instances['a'].is_fresh
     assert not instances['b'].is_fresh
     assert len(said(guest.uuid)) == 1
+    assert source.hypervisor().active_instances == 2
 
 
 # --- definitions --------------------------------------------------------------
@@ -505,18 +506,285 @@ def test_a_failing_domain_without_values_does_not_flood_the_log(host, make, said
     guest = host.add('a', scripts={'controlInfo': fakes.Error(fakes.OPERATION_FAILED, 'no')})
     source = make()
     for _ in range(5):
-        assert read(source) == {}
+        assert source.read().value == ()
     assert said(guest.uuid) == [f'{guest.uuid}: not read: no']
     assert host.count('XMLDesc') == 1
 
 
 def test_what_was_said_of_a_domain_goes_with_it(host, make, said):
     guest = host.add('a', xml='<domain')
+    host.add('b')
     source = make()
     read(source)
     host.remove(guest)
     read(source)
     assert source._failures._said == {}
+
+
+# --- what is listed and cannot be read --------------------------------------------
+
+
+@pytest.mark.parametrize('call', ['XMLDesc', 'info', 'safeStatistics'])
+def test_a_listing_of_which_nothing_can_be_read_is_no_empty_host(host, make, call):
+    for name in ('a', 'b'):
+        host.add(name, scripts={call: fakes.Error(88, 'access denied: domain:read')})
+    source = make()
+    reading = source.read()
+    assert reading.error.startswith('could not read any instance, of 2 listed; ')
+    assert reading.error.endswith(': access denied: domain:read')
+    assert (reading.value, reading.read_at) == ((), None)
+    assert source.hypervisor().active_instances == 2
+    for guest in host.guests.values():
+        guest.scripts.clear()
+    assert read(source).keys() == {'a', 'b'}
+
+
+def test_when_all_that_was_known_cannot_be_read_any_more_it_is_old(host, make):
+    guests = [host.add(name) for name in ('a', 'b', 'gone')]
+    source = make()
+    before = source.read()
+    host.remove(guests.pop())
+    for guest in guests:
+        guest.scripts['info'] = fakes.Error(fakes.OPERATION_FAILED, 'no')
+    reading = source.read()
+    assert by_name(reading).keys() == {'a', 'b'}
+    assert not any(instance.is_fresh for instance in reading.value)
+    assert reading.read_at == before.read_at
+    assert 'could not read any instance' in reading.error
+
+
+def test_instances_are_counted_by_the_listing_read_or_not(host, make):
+    host.add('a')
+    broken = host.add('b', xml='<domain')
+    failing = host.add('c')
+    source = make()
+    assert read(source).keys() == {'a', 'c'}
+    assert source.hypervisor().active_instances == 3
+    failing.scripts['info'] = fakes.Error(fakes.OPERATION_FAILED, 'no')
+    host.remove(broken)
+    read(source)
+    assert source.hypervisor().active_instances == 2
+
+
+@pytest.mark.parametrize('call', ['info', 'safeStatistics'])
+def test_what_is_no_instance_here_is_not_counted_when_it_fails(host, make, call):
+    host.add('a')
+    guests = [host.add('incoming', state=PAUSED_MIGRATING), host.add('b', has_metadata=False)]
+    source = make(keep_without_metadata=False)
+    for _ in range(2):
+        assert read(source).keys() == {'a'}
+        assert source.hypervisor().active_instances == 1
+        for guest in guests:
+            guest.scripts[call] = fakes.Error(fakes.OPERATION_FAILED, 'no')
+
+
+def test_while_libvirt_is_away_nobody_knows_how_many_are_active(host, make):
+    host.add('a')
+    source = make()
+    read(source)
+    host.scripts['listAllDomains'] = fakes.Error(fakes.OPERATION_FAILED, 'no')
+    source.read()
+    assert source.hypervisor().active_instances is None
+
+
+# --- a domain that libvirtd does not let go of ----------------------------------
+
+
+HELD = (
+    'libvirt does not answer even what needs no monitor: is a disk being attached whose storage '
+    'hangs? It is left alone until that call returns'
+)
+
+
+@pytest.fixture
+def known(host, make):
+    """Return a source that knows three guests and waits for nobody for long, and them."""
+    guests = [host.add(f'guest-{n}') for n in range(3)]
+    source = make(timeout=2 * SHORT, monitor_timeout=2 * SHORT)
+    read(source)
+    return source, *guests
+
+
+def is_good(source):
+    """Read once; return by name whether all was read anew, None for what is old."""
+    found = by_name(source.read())
+    return {name: i.is_complete if i.is_fresh else None for name, i in found.items()}
+
+
+def asked_alone(host, guest):
+    """Return how often a guest was asked what would keep others from defining theirs."""
+    return sum(host.count(name, guest.uuid) for name in ('info', 'controlInfo', 'lookup'))
+
+
+def test_a_domain_that_hangs_all_listings_costs_only_itself(host, known, said):
+    source, _, victim, _ = known
+    before = source.hypervisor()
+    asked = asked_alone(host, victim)
+    victim.lock.hold()
+    for cycle in range(1, 4):
+        reading = source.read()
+        assert 'others may be missing' in reading.error
+        assert reading.read_at > before.listed_at
+        found = by_name(reading)
+        assert found['guest-0'].is_complete
+        assert found['guest-2'].is_complete
+        assert not found['guest-1'].is_fresh
+        hypervisor = source.hypervisor()
+        assert (hypervisor.stuck_calls, hypervisor.suspects) == (2, 1)
+        assert hypervisor.domain_errors == {'timeout': cycle}
+        assert hypervisor.listed_at == before.listed_at
+    # The listing, and one of its own.
+    assert victim.lock.most_waiting == 2
+    assert asked_alone(host, victim) == asked
+    assert host.most_in_flight <= 4
+    assert said() == [
+        f'{victim.uuid}: not read: {HELD}',
+        f'libvirt: not listed: {source.read().error}',
+    ]
+    victim.lock.release()
+    wait_until(lambda: source.hypervisor().stuck_calls == 0)
+    assert is_good(source) == dict.fromkeys(found, True)
+    assert source.hypervisor().suspects == 0
+    assert said()[2:] == [f'{victim.uuid}: not read: over', 'libvirt: not listed: over']
+
+
+@pytest.mark.parametrize(
+    ('call', 'stuck'),
+    [
+        ('info', 1),
+        ('controlInfo', 1),
+        ('XMLDesc', 1),
+        ('completedJobStats', 1),
+        ('safeStatistics', 2),
+    ],
+)
+def test_whatever_hangs_in_tier_one_of_one_domain_costs_only_that_one(host, known, call, stuck):
+    source, _, victim, _ = known
+    host.restart_guest(victim)  # so that all of it is read
+    victim.scripts[call] = gate = host.gate()
+    for _ in range(3):
+        assert is_good(source) == {'guest-0': True, 'guest-1': None, 'guest-2': True}
+        assert source.hypervisor().stuck_calls == stuck
+    gate.release()
+    wait_until(lambda: source.hypervisor().stuck_calls == 0)
+    victim.scripts.clear()
+    source.read()
+    assert by_name(source.read())['guest-1'].is_fresh
+
+
+def test_a_domain_that_hangs_amid_tier_two_is_named_and_costs_only_itself(host, known):
+    """The others of its chunk are asked again in the same cycle."""
+    source, _, victim, _ = known
+    host.scripts['statistics'] = victim.lock.hold
+    asked = asked_alone(host, victim)
+    assert is_good(source) == {'guest-0': True, 'guest-1': False, 'guest-2': True}
+    host.scripts.clear()
+    for _ in range(3):
+        assert is_good(source) == {'guest-0': True, 'guest-1': None, 'guest-2': True}
+        hypervisor = source.hypervisor()
+        assert (hypervisor.stuck_calls, hypervisor.suspects) == (2, 1)
+    # But for what tier one asked before.
+    assert asked_alone(host, victim) == asked + 2
+    victim.lock.release()
+    wait_until(lambda: source.hypervisor().stuck_calls == 0)
+    assert is_good(source) == dict.fromkeys(('guest-0', 'guest-1', 'guest-2'), True)
+
+
+def test_two_domains_that_hang_leave_tier_one_of_the_others(host, known):
+    source, first, second, _ = known
+    first.lock.hold()
+    second.lock.hold()
+    for _ in range(3):
+        found = by_name(source.read())
+        assert [name for name, one in found.items() if one.is_fresh] == ['guest-2']
+        assert source.hypervisor().stuck_calls == 3
+    assert host.most_in_flight <= 4
+    for guest in (first, second):
+        guest.lock.release()
+    wait_until(lambda: source.hypervisor().stuck_calls == 0)
+    assert is_good(source) == dict.fromkeys(found, True)
+
+
+def test_while_nothing_is_listed_events_tell_who_starts_and_answers_who_is_gone(host, known):
+    source, leaving, victim, _ = known
+    victim.lock.hold()
+    source.read()
+    emit(host, LIFECYCLE, host.add('new'), 2, 0)
+    emit(host, LIFECYCLE, host.add('short'), 2, 0)
+    host.remove(host.guests[leaving.uuid])
+    host.remove(next(guest for guest in host.guests.values() if guest.name == 'short'))
+    expected = {'guest-1': None, 'guest-2': True, 'new': True}
+    assert is_good(source) == expected
+    assert is_good(source) == expected
+    assert source.hypervisor().active_instances == 3
+    assert source.hypervisor().domain_errors['gone'] == 2
+
+
+def test_where_the_only_domain_hangs_nothing_is_known(host, make):
+    guest = host.add('a')
+    source = make(timeout=SHORT)
+    before = source.read()
+    guest.lock.hold()
+    for _ in range(2):
+        reading = source.read()
+        assert f'{guest.uuid}: {HELD}' in reading.error
+        assert reading.read_at == before.read_at
+        assert not reading.value[0].is_fresh
+
+
+def test_a_daemon_that_hangs_makes_nobody_a_suspect(host, known):
+    source, *guests = known
+    gate = host.gate()
+    for name in ('listAllDomains', 'getLibVersion', 'lookup', 'info', 'controlInfo'):
+        host.scripts[name] = gate
+    for _ in range(4):
+        assert is_good(source) == dict.fromkeys(('guest-0', 'guest-1', 'guest-2'))
+    hypervisor = source.hypervisor()
+    # The listing, and what tells whether it is the daemon.
+    assert (hypervisor.stuck_calls, hypervisor.suspects) == (2, 0)
+    assert hypervisor.domain_errors == {}
+
+
+def test_calls_that_are_lost_with_their_connection_are_not_waited_for(host, known):
+    """As libvirt 9.0.0 does with a second call, when keepalive ends the connection."""
+    source, _, victim, _ = known
+    victim.lock.hold()
+    source.read()
+    assert source.hypervisor().stuck_calls == 2
+    for connection in host.connections:
+        connection.close_by_peer()
+    replacement = fakes.Lock()
+    lost, victim.lock = victim.lock, replacement
+    wait_until(lambda: not source.read().error)
+    assert is_good(source)['guest-1'] is not None
+    assert source.hypervisor().stuck_calls == 2
+    lost.release()
+
+
+def test_a_daemon_that_begins_to_hang_after_the_listing_makes_nobody_a_suspect(host, known):
+    source, *_ = known
+    gate = host.gate()
+    for name in ('getLibVersion', 'info'):
+        host.scripts[name] = gate
+    for _ in range(4):
+        assert source.read().error
+    assert source.hypervisor().suspects == 0
+    gate.release()
+    host.scripts.clear()
+    wait_until(lambda: not source.read().error)
+
+
+def test_a_slow_daemon_that_moves_makes_nobody_a_suspect(host, make):
+    """Each domain takes its time, and all together too much."""
+    for number in range(8):
+        host.add(f'guest-{number}')
+    source = make(timeout=2 * SHORT, monitor_timeout=2 * SHORT)
+    host.scripts['info'] = lambda: threading.Event().wait(SHORT / 2)
+    for _ in range(2):
+        assert 'domains has not returned after' in source.read().error
+    assert source.hypervisor().suspects == 0
+    host.scripts.clear()
+    wait_until(lambda: not source.read().error)
 
 
 # --- migrations ---------------------------------------------------------------
@@ -874,6 +1142,81 @@ def test_an_expired_definition_does_not_reset_the_times_of_vcpus(host, make):
     assert sum(v.time_ns for v in read(source)['a'].monitor.vcpus) == 160
 
 
+def counted(source):
+    """Return the sum of an instance's vCPUs, in seconds."""
+    return sum(vcpu.time_ns for vcpu in read(source)['a'].monitor.vcpus) / 10**9
+
+
+@pytest.fixture
+def unplugged(host):
+    """Return a guest, and what takes its second vCPU away."""
+    guest = host.add('a', cpu_time_ns=300 * 10**9)
+    guest.record = fakes.record(**fakes.vcpu(100 * 10**9, 90 * 10**9))
+
+    def unplug():
+        guest.record = fakes.record(**fakes.vcpu(101 * 10**9, None))
+
+    return guest, unplug
+
+
+def test_a_new_start_knows_what_unplugged_vcpus_used(make, unplugged, tmp_path):
+    """Ours, or that of an oie-pollster while no daemon runs."""
+    _, unplug = unplugged
+    path = str(tmp_path / 'suspects.json')
+    source = make(suspects_path=path)
+    assert counted(source) == 100 + 90
+    unplug()
+    assert counted(source) == 101 + 90
+    # Killed: there was no time to close anything.
+    assert counted(make(suspects_path=path)) == 101 + 90
+    assert counted(make(suspects_path=path, remembers=False)) == 101 + 90
+
+
+def test_a_vcpu_that_is_unplugged_while_we_do_not_run_is_known_too(make, unplugged, tmp_path):
+    _, unplug = unplugged
+    path = str(tmp_path / 'suspects.json')
+    source = make(suspects_path=path)
+    read(source)
+    source.close()
+    unplug()
+    assert counted(make(suspects_path=path, remembers=False)) == 101 + 90
+    assert counted(make(suspects_path=path)) == 101 + 90
+
+
+def test_another_qemu_does_not_inherit_what_unplugged_vcpus_used(host, make, unplugged, tmp_path):
+    guest, unplug = unplugged
+    path = str(tmp_path / 'suspects.json')
+    source = make(suspects_path=path)
+    read(source)
+    unplug()
+    read(source)
+    host.restart_guest(guest)
+    assert counted(make(suspects_path=path, remembers=False)) == 101
+
+
+def test_the_number_of_an_earlier_qemu_is_seen_through(make, unplugged, tmp_path):
+    """A host that starts again counts its domains from 1 again."""
+    guest, unplug = unplugged
+    path = str(tmp_path / 'suspects.json')
+    source = make(suspects_path=path)
+    read(source)
+    unplug()
+    read(source)
+    guest.cpu_time_ns = 5 * 10**9
+    guest.record = fakes.record(**fakes.vcpu(3 * 10**9))
+    assert counted(make(suspects_path=path)) == 3
+
+
+def test_who_runs_beside_the_daemon_writes_nothing(make, unplugged, tmp_path):
+    _, unplug = unplugged
+    source = make(suspects_path=str(tmp_path / 'suspects.json'), remembers=False)
+    read(source)
+    unplug()
+    read(source)
+    source.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- jobs, disk errors, events ------------------------------------------------
 
 JOB = {'type': 2, 'operation': 5, 'memory_total': 1000}
@@ -1162,35 +1505,46 @@ def test_a_hanging_listing_is_bounded_and_not_made_twice(host, make, said):
     host.add('a')
     source = make(timeout=SHORT)
     read(source)
+    listed_at = source.hypervisor().listed_at
     gate = host.gate()
     host.scripts['listAllDomains'] = gate
     for _ in range(5):
         reading = source.read()
-        assert reading.error
-        assert by_name(reading).keys() == {'a'}
-        assert not reading.value[0].is_fresh
-    assert source.hypervisor().stuck_calls == 1
-    assert source.hypervisor().calls['list'].timeouts == 1
-    assert len(said('libvirt')) == 2
+        assert 'others may be missing' in reading.error
+        assert by_name(reading)['a'].is_complete
+        assert reading.read_at >= reading.value[0].read_at > listed_at
+    hypervisor = source.hypervisor()
+    assert (hypervisor.stuck_calls, hypervisor.suspects) == (1, 0)
+    assert hypervisor.calls['list'].timeouts == 1
+    assert hypervisor.listed_at == listed_at
+    assert len(said('libvirt')) == 1
     gate.release()
     host.scripts.clear()
     wait_until(lambda: not source.read().error)
-    assert said('libvirt')[-1] == 'libvirt: not read: over'
+    assert said('libvirt')[-1] == 'libvirt: not listed: over'
+    assert source.hypervisor().listed_at > listed_at
 
 
-def test_a_listing_nobody_waits_for_any_more_asks_no_further(host, make):
-    for n in range(5):
-        guest = host.add(f'guest-{n}')
+def test_a_listing_that_hangs_before_anything_is_known_is_no_empty_host(host, make):
+    host.add('a')
+    host.scripts['listAllDomains'] = host.gate()
     source = make(timeout=SHORT)
-    gate = host.gate()
-    for guest in host.guests.values():
-        guest.scripts['info'] = gate
-    assert source.read().error
+    for _ in range(3):
+        reading = source.read()
+        assert reading.error == 'libvirt has not answered the last listing of domains'
+        assert (reading.value, reading.read_at) == ((), None)
+    assert source.hypervisor().stuck_calls == 1
+
+
+def test_a_reading_nobody_waits_for_any_more_asks_no_further(host, make):
+    first, *others = [host.add(f'guest-{n}') for n in range(5)]
+    source = make(timeout=SHORT)
+    gate = first.scripts['info'] = host.gate()
+    assert read(source).keys() == {guest.name for guest in others}
     gate.release()
     wait_until(lambda: source.hypervisor().stuck_calls == 0)
-    assert host.count('info') == 1
-    assert host.count('safeStatistics') == 0
-    assert guest.scripts
+    assert host.count('info') == 1 + len(others)
+    assert host.count('safeStatistics') == 1
 
 
 def test_a_hanging_open_is_bounded_and_not_made_twice(host, make):

@@ -23,6 +23,7 @@ from oie import failures
 from oie.sources import breaker as breakers
 from oie.sources import calls
 from oie.sources import libvirt_connection
+from oie.sources import libvirt_held
 from oie.sources import libvirt_monitor
 from tests import fakes
 
@@ -42,12 +43,16 @@ class Bench:
         self.breaker = breakers.Breaker()
         self.main = self._connection('main')
         self.rescue = self._connection('rescue')
+        self.held = libvirt_held.HeldDomains(
+            self.calls, self.breaker, timeout=LONG, patience=timeout
+        )
         self.asked = []
         self.reader = libvirt_monitor.MonitorReader(
             self.calls,
             self.breaker,
             read_records=self._read_records,
             read_controls=self.read_controls,
+            held=self.held,
             lasting=failures.LastingFailures(logging.getLogger('oie.test')),
             timeout=timeout,
             chunk_size=chunk_size,
@@ -66,9 +71,11 @@ class Bench:
         records = connection.domainListGetStats(handles, GROUPS, fakes.NOWAIT)
         return {handle.UUIDString(): record for handle, record in records}
 
-    def read_controls(self, connection):
-        handles = connection.listAllDomains(1)
-        return {handle.UUIDString(): (handle, handle.controlInfo()) for handle in handles}
+    def read_controls(self, progress, connection, handles):
+        for uuid in handles:
+            progress.ask(uuid)
+            handle = connection.lookupByUUIDString(uuid)
+            yield uuid, handle, handle.controlInfo()
 
     def read(self, *, alone=()):
         handles = {h.UUIDString(): h for h in self.main.get(LONG).listAllDomains(1)}
@@ -241,9 +248,9 @@ def test_a_slow_chunk_that_moves_gets_more_time_once(bench):
     one = bench(3, timeout=3 * TIMEOUT)
     looked = threading.Event()
 
-    def read_controls(connection):
+    def read_controls(progress, connection, handles):
         looked.set()
-        return one.read_controls(connection)
+        return one.read_controls(progress, connection, handles)
 
     def move_slowly():
         looked.wait(LONG)
@@ -274,11 +281,11 @@ def test_a_call_that_returns_while_it_is_looked_into_is_taken(bench):
     gate = one.host.gate()
     one.host.scripts['statistics'] = gate
 
-    def read_controls(connection):
+    def read_controls(progress, connection, handles):
         gate.release()
         while one.calls.free < 3:  # this call is the only one left
             threading.Event().wait(0.005)
-        return one.read_controls(connection)
+        return one.read_controls(progress, connection, handles)
 
     one.reader._read_controls = read_controls
     assert len(one.read()) == 3
@@ -292,9 +299,9 @@ def test_a_slow_chunk_with_a_migrating_guest_gets_more_time_too(bench):
     one.guests[1].control = [1, 0, 3_600_000]
     looked = threading.Event()
 
-    def read_controls(connection):
+    def read_controls(progress, connection, handles):
         looked.set()
-        return one.read_controls(connection)
+        return one.read_controls(progress, connection, handles)
 
     def move_slowly():
         looked.wait(LONG)
@@ -405,7 +412,7 @@ def test_a_rescue_that_hangs_is_bounded(bench):
     one = bench(3)
     one.guests[0].wedge()
     handles = {h.UUIDString(): h for h in one.main.get(LONG).listAllDomains(1)}
-    one.host.scripts['listAllDomains'] = one.host.gate()
+    one.host.scripts['lookup'] = one.host.scripts['getLibVersion'] = one.host.gate()
     begun = time.monotonic()
     assert one.reader.read(handles, {}, one.main, one.rescue) == {}
     assert time.monotonic() - begun < LONG
@@ -428,11 +435,11 @@ def test_handles_of_a_rescue_that_was_lost_are_not_used_on_the_next_one(bench):
         one.guests[number].wedge()
     looks = []
 
-    def read_controls(connection):
+    def read_controls(progress, connection, handles):
         looks.append(1)
         if len(looks) == 2:
             raise fakes.disconnected()
-        return one.read_controls(connection)
+        return one.read_controls(progress, connection, handles)
 
     one.reader._read_controls = read_controls
     assert one.read().keys() == one.uuids(3)
