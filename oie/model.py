@@ -916,10 +916,11 @@ class LinkStatistics(NamedTuple):
 class NamespaceDevice:
     """A network device in a network namespace.
 
-    ``labels`` (netns, device) is one object for as long as the device lives under its name.
-    ``is_up`` is what the administrator wants (IFF_UP), ``operstate`` what is (RFC 2863, the
-    words of /sys/class/net/DEVICE/operstate). ``addresses`` are canonical with their prefix
-    length, IPv4 first; None if they could not be read.
+    ``labels`` (netns, device) is one object for as long as the device lives under its name,
+    ``info`` (and mac, mtu) while that does not change, and so is each of ``address_infos`` (and
+    address, family). ``is_up`` is what the administrator wants (IFF_UP), ``operstate`` what is
+    (RFC 2863, the words of /sys/class/net/DEVICE/operstate). ``addresses`` are canonical with
+    their prefix length, IPv4 first; None if they could not be read.
     """
 
     labels: Labels
@@ -931,23 +932,28 @@ class NamespaceDevice:
     operstate: str = 'unknown'
     addresses: tuple[str, ...] | None = None
     statistics: LinkStatistics = LinkStatistics()
+    info: Labels | None = None
+    address_infos: tuple[Labels, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Namespace:
     """A network namespace that has a name, as one pass found it.
 
-    ``labels`` (netns) is one object for as long as the namespace lives under its name. ``kind``
-    is ``router``, ``dhcp``, ``fip``, ``snat``, ``metadata`` or ``other``, ``uuid`` that of the
-    router or network which Neutron's name for it tells. What could not be read is None or left
-    out; ``failures`` says why, by part: ``links``, ``addresses``, ``conntrack``, ``snmp``,
-    ``snmp6``, ``sockstat``, or a name of ``proc_metrics``.
+    ``labels`` (netns) and ``info`` (and kind, router_id, network_id) are one object each for as
+    long as the namespace lives under its name. ``kind`` is ``router``, ``dhcp``, ``fip``,
+    ``snat``, ``metadata`` or ``other``, ``uuid`` that of the router or network which Neutron's
+    name for it tells. What could not be read is None or left out; ``failures`` says why, by
+    part: ``links``, ``addresses``, ``conntrack``, ``snmp``, ``snmp6``, ``sockstat``, or a name
+    of ``proc_metrics``.
 
     ``snmp``, ``snmp6`` and ``sockstat`` have the numbers of the files of /proc/net by (protocol,
-    name), such as ``('Tcp', 'RetransSegs')``; ``proc`` those of the option ``proc_metrics``.
+    name), such as ``('Tcp', 'RetransSegs')``: those that have series, and those of the option
+    ``statistics``; ``proc`` those of the option ``proc_metrics``.
     """
 
     labels: Labels
+    info: Labels | None = None
     name: str
     kind: str = 'other'
     uuid: str = ''
@@ -966,13 +972,15 @@ class NamespaceTable:
     """The network namespaces of one pass.
 
     ``found`` counts the names in the directory, ``filtered`` those that the filters leave out,
-    ``skipped`` by reason those that could not be entered. All others are ``namespaces``.
+    ``skipped`` by reason those that could not be entered. All others are ``namespaces``. Of the
+    skipped ones ``unread`` are those that have not vanished; only their names tell of them.
     """
 
     found: int
     filtered: int = 0
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
     namespaces: tuple[Namespace, ...] = ()
+    unread: tuple[Namespace, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

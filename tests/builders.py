@@ -21,6 +21,8 @@ import dataclasses
 from typing import Any
 
 from oie import model
+from oie.sources import netns_devices
+from oie.sources import netns_names
 
 NOW = 1_795_000_000.0
 UUID = '6c1f0a3e-3f5b-4a57-9b61-2f1d5a7c9e01'
@@ -524,6 +526,7 @@ def project_usage_health(**more: Any) -> model.ProjectUsageHealth:
         'failures': {'connect': 2, 'malformed': 0},
         'projects': 3,
         'instances': 41,
+        'left_out': {'project': 0, 'record': 6},
         'remembered': 59,
         'weights_read_at': NOW - 3000,
         'clock_skew_seconds': -0.25,
@@ -604,8 +607,12 @@ def netns_device(netns: str, name: str = 'qg-aabbcc1', **more: Any) -> model.Nam
         'operstate': 'up',
         'addresses': ('203.0.113.10/24', '2001:db8:1::10/64'),
         'statistics': model.LinkStatistics(*(1000 + number for number in counters)),
+        **more,
     }
-    return model.NamespaceDevice(**{**values, **more})
+    labels = values['labels']
+    values['info'] = netns_devices.info(labels, values['mac'], values['mtu'])
+    values['address_infos'] = netns_devices.address_infos(labels, values['addresses'])
+    return model.NamespaceDevice(**values)
 
 
 def netns(name: str = f'qrouter-{ROUTER}', **more: Any) -> model.Namespace:
@@ -637,8 +644,10 @@ def netns(name: str = f'qrouter-{ROUTER}', **more: Any) -> model.Namespace:
             ('UDP', 'inuse'): 104,
         },
         'proc': {'nat_conntrack': 81.0},
+        **more,
     }
-    return model.Namespace(**{**values, **more})
+    values['info'] = netns_names.info(values['labels'], values['kind'], values['uuid'])
+    return model.Namespace(**values)
 
 
 def dhcp_netns(**more: Any) -> model.Namespace:
@@ -989,6 +998,7 @@ def hypervisor(**more: Any) -> model.Hypervisor:
         'stuck_calls': 2,
         'suspects': 1,
         'list_seconds': 0.0123456,
+        'listed_at': NOW - 5,
         'calls': {
             'list': model.CallStatistics(count=10, seconds=0.25),
             'monitor': model.CallStatistics(count=20, seconds=1.5, timeouts=3),

@@ -34,12 +34,12 @@ def active(
 
     The standby of an HA router has the same devices, without addresses or set down, so it is
     left out: of all hosts only the active one tells. Where it is not known whether a router is
-    active, its figures are None, all of them.
+    active, or one of its namespaces could not be read, its figures are None, all of them.
 
     :param external: patterns of the names of external devices, as those of a shell
     """
     by_uuid: dict[str, list[model.Namespace]] = {}
-    for namespace in table.namespaces:
+    for namespace in (*table.namespaces, *table.unread):
         if namespace.kind in KINDS and namespace.uuid:
             by_uuid.setdefault(namespace.uuid, []).append(namespace)
     found = (_router(uuid, by_uuid[uuid], external) for uuid in sorted(by_uuid))

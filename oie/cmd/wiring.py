@@ -14,6 +14,7 @@
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+import dataclasses
 import functools
 import logging
 import os
@@ -31,6 +32,7 @@ from oie import plugins
 from oie import service
 from oie.analysis import routers
 from oie.collectors import base as collectors_base
+from oie.collectors import namespaces
 from oie.config import netns_settings
 from oie.config import usage_aliases
 from oie.outputs import ceilometer
@@ -98,13 +100,13 @@ def needs_instances(collectors: Iterable[collectors_base.Collector]) -> bool:
 def instances_source(conf: cfg.ConfigOpts, *, remembers: bool = True) -> service.InstancesSource:
     """Return the source of instances.
 
-    :param remembers: whether suspects are kept over restarts; a program that
-        runs beside the daemon must not overwrite its list
+    :param remembers: whether suspects and the times of unplugged vCPUs are written for
+        the next start; a program beside the daemon reads the times and writes nothing
     """
     plugin = plugins.load(SOURCES, ('instances',))['instances']
     options = _options(conf, plugins.group_of(SOURCES, 'instances', plugin))
-    path = options.suspects_path if remembers else ''
-    if path:
+    path = options.suspects_path
+    if path and remembers:
         _make_directory(path)
     source: service.InstancesSource = plugin(
         options,
@@ -112,6 +114,7 @@ def instances_source(conf: cfg.ConfigOpts, *, remembers: bool = True) -> service
         keep_without_metadata=conf.collector.without_nova_metadata == 'keep',
         optional=frozenset(conf.collector.optional),
         suspects_path=path,
+        remembers=remembers,
     )
     return source
 
@@ -207,8 +210,21 @@ def network_namespaces(conf: cfg.ConfigOpts) -> netns.NamespacesSource | None:
             LOG.warning('[exporter] metric_sets = netns gives no series: [netns] enabled is false')
         return None
     plugin = plugins.load(SOURCES, ('namespaces',))['namespaces']
-    source: netns.NamespacesSource = plugin(conf.netns, netns_settings.of(conf.netns))
+    source: netns.NamespacesSource = plugin(conf.netns, namespace_settings(conf))
     return source
+
+
+def namespace_settings(conf: cfg.ConfigOpts) -> netns_settings.Settings:
+    """Return what is read of network namespaces.
+
+    :raises ConfigError: the file of netns-exporter is wrong
+    """
+    found = netns_settings.of(conf.netns)
+    return dataclasses.replace(
+        found,
+        figures=namespaces.figures(conf.netns.statistics),
+        overlooked=netns_settings.overlooked(found, conf.netns.external_devices),
+    )
 
 
 def guest_os(conf: cfg.ConfigOpts) -> guest_systems.GuestOsSource | None:

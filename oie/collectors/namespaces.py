@@ -16,7 +16,6 @@
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
-import functools
 import operator
 from typing import Any
 
@@ -24,6 +23,7 @@ from oslo_config import cfg
 
 from oie import model
 from oie.collectors import base
+from oie.collectors import further_labels
 from oie.config import netns_settings
 from oie.config import option_types
 
@@ -44,9 +44,6 @@ REASONS = (
 )
 PARTS = ('addresses', 'conntrack', 'links', 'snmp', 'snmp6', 'sockstat')
 _WHOLE = 'pass'
-
-# Series of info that are kept ready: three devices with two addresses of 1,700 namespaces.
-_MOST_INFOS = 2**14
 
 Samples = Iterator[tuple[model.Labels, float | int | None]]
 
@@ -512,6 +509,7 @@ class NamespacesCollector(base.Collector):
         """
         super().__init__(options, common)
         self._counters = netns_settings.of(options).interface_metrics
+        self._named = further_labels.FurtherLabels(_named)
 
     def collect(
         self, previous: model.Snapshot | None, current: model.Snapshot, notes: base.Notes
@@ -527,7 +525,7 @@ class NamespacesCollector(base.Collector):
             devices = [(d.labels, d) for each in namespaces for d in each.devices or ()]
             yield from _devices(devices, self._counters)
             yield from _namespaces([(each.labels, each) for each in namespaces])
-            yield from _statistics(namespaces, self.options.statistics)
+            yield from _statistics(namespaces, self.options.statistics, self._named)
         if current.namespaces_health is not None:
             yield from _health(current.namespaces_health, current.namespaces)
 
@@ -541,14 +539,13 @@ def _devices(
     up = ((lb, None if d.is_up is None else int(d.is_up)) for lb, d in devices)
     yield from base.family(DEVICE_UP, up)
     yield from base.family(DEVICE_OPERSTATE, ((lb, _CODES.get(d.operstate)) for lb, d in devices))
-    infos = ((_device_info(lb, d.mac, d.mtu), 1) for lb, d in devices)
-    yield from base.family(DEVICE_INFO, infos)
-    addresses = ((_address_info(lb, a), 1) for lb, d in devices for a in d.addresses or ())
+    yield from base.family(DEVICE_INFO, ((d.info, 1) for _, d in devices if d.info is not None))
+    addresses = ((each, 1) for _, d in devices for each in d.address_infos)
     yield from base.family(DEVICE_ADDRESS_INFO, addresses)
 
 
 def _namespaces(namespaces: list[tuple[model.Labels, model.Namespace]]) -> Iterator[model.Family]:
-    infos = ((_netns_info(lb, each.kind, each.uuid), 1) for lb, each in namespaces)
+    infos = ((each.info, 1) for _, each in namespaces if each.info is not None)
     yield from base.family(NETNS_INFO, infos)
     yield from base.family(COMPLETE, ((lb, int(not each.failures)) for lb, each in namespaces))
     failed = ((lb.extended(part=part), 1) for lb, each in namespaces for part in each.failures)
@@ -561,9 +558,12 @@ def _namespaces(namespaces: list[tuple[model.Labels, model.Namespace]]) -> Itera
 
 
 def _statistics(
-    namespaces: Iterable[model.Namespace], wanted: Iterable[str]
+    namespaces: Iterable[model.Namespace],
+    wanted: Iterable[str],
+    named: further_labels.FurtherLabels,
 ) -> Iterator[model.Family]:
     """Give what only options ask for, by the name that the option has for it."""
+    named.begin_cycle()
     keys = [(name, _key(name)) for name in wanted]
     found: list[tuple[model.Labels, float | int | None]] = []
     proc: list[tuple[model.Labels, float | int | None]] = []
@@ -571,11 +571,19 @@ def _statistics(
         for name, key in keys:
             for numbers in (each.snmp, each.snmp6, each.sockstat):
                 if key in numbers:
-                    found.append((_named(each.labels, name), numbers[key]))
+                    found.append((named.of(each.labels, name), numbers[key]))
                     break
-        proc.extend((_named(each.labels, name), value) for name, value in each.proc.items())
+        proc.extend((named.of(each.labels, name), value) for name, value in each.proc.items())
     yield from base.family(STATISTIC, found)
     yield from base.family(PROC, proc)
+
+
+def figures(statistics: Iterable[str]) -> frozenset[tuple[str, str]]:
+    """Return the keys of all figures of /proc/net that have series.
+
+    :param statistics: the option of that name
+    """
+    return frozenset((*SNMP_METERS, *SOCKSTAT_METERS, *map(_key, statistics)))
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -603,30 +611,5 @@ def _by_reason(known: Iterable[str], counts: Mapping[str, int]) -> Samples:
     return ((model.Labels.of(reason=reason), found[reason]) for reason in sorted(found))
 
 
-# Most of a line is labels that do not change, so an output keeps what it made of them: as long
-# as it gets the same object. A namespace has no definition that could hold them.
-
-
-@functools.lru_cache(_MOST_INFOS)
-def _device_info(labels: model.Labels, mac: str, mtu: int | None) -> model.Labels:
-    return labels.extended(mac=mac, mtu='' if mtu is None else str(mtu))
-
-
-@functools.lru_cache(_MOST_INFOS)
-def _address_info(labels: model.Labels, address: str) -> model.Labels:
-    return labels.extended(address=address, family='ipv6' if ':' in address else 'ipv4')
-
-
-@functools.lru_cache(_MOST_INFOS)
-def _netns_info(labels: model.Labels, kind: str, uuid: str) -> model.Labels:
-    is_of_router = kind in ('router', 'snat')
-    return labels.extended(
-        kind=kind,
-        router_id=uuid if is_of_router else '',
-        network_id='' if is_of_router else uuid,
-    )
-
-
-@functools.lru_cache(_MOST_INFOS)
 def _named(labels: model.Labels, name: str) -> model.Labels:
     return labels.extended(name=name)

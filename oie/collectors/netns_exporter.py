@@ -21,13 +21,12 @@ from typing import Any
 from oie import model
 from oie.collectors import base
 from oie.collectors import exporter
+from oie.collectors import further_labels
 from oie.config import netns_settings
 
 GAUGE, CUMULATIVE, INFO = model.Kind.GAUGE, model.Kind.CUMULATIVE, model.Kind.INFO
 PROC_PREFIX, PROC_SUFFIX = 'netns_network_', '_total'
 ROUTER_PREFIX = 'qrouter-'
-# As many devices as keep their labels from one cycle to the next.
-_MOST_LABELS = 2**14
 
 
 def _meter(
@@ -124,6 +123,8 @@ class NetnsExporterCollector(base.Collector):
         """
         super().__init__(options, common)
         self._counters = netns_settings.of(options).interface_metrics
+        self._of_devices = further_labels.FurtherLabels(_labels)
+        self._of_namespaces = further_labels.FurtherLabels(_namespace_labels)
 
     def collect(
         self, previous: model.Snapshot | None, current: model.Snapshot, notes: base.Notes
@@ -136,8 +137,10 @@ class NetnsExporterCollector(base.Collector):
             return
         is_long = self.options.compat != 'velp'
         hostname = current.hostname
+        self._of_devices.begin_cycle()
+        self._of_namespaces.begin_cycle()
         devices = [
-            (_device_labels(each.name, d, hostname) if is_long else d.labels, d)
+            (self._device_labels(each.name, d, hostname) if is_long else d.labels, d)
             for each in table.namespaces
             for d in each.devices or ()
         ]
@@ -150,8 +153,15 @@ class NetnsExporterCollector(base.Collector):
         if is_long:
             up = ((lb, None if d.is_up is None else int(d.is_up)) for lb, d in devices)
             yield from base.family(UP, up)
-            there = ((_namespace_labels(n.labels, hostname), 1) for n in table.namespaces)
+            of = self._of_namespaces.of
+            there = ((of(each.labels, hostname), 1) for each in table.namespaces)
             yield from base.family(NAMESPACE, there)
+
+    def _device_labels(
+        self, netns: str, device: model.NamespaceDevice, hostname: str
+    ) -> model.Labels:
+        address = device.addresses[0] if device.addresses else ''
+        return self._of_devices.of(device.labels, netns, hostname, address)
 
 
 def _proc(table: model.NamespaceTable) -> Iterator[model.Family]:
@@ -163,18 +173,8 @@ def _proc(table: model.NamespaceTable) -> Iterator[model.Family]:
         yield model.Family.of(proc_meter(name), samples)
 
 
-def _device_labels(netns: str, device: model.NamespaceDevice, hostname: str) -> model.Labels:
-    address = device.addresses[0] if device.addresses else ''
-    return _labels(device.labels, netns, hostname, address)
-
-
-@functools.lru_cache(_MOST_LABELS)
 def _labels(labels: model.Labels, netns: str, hostname: str, address: str) -> model.Labels:
-    """Return the labels of a device as saeed-mcu's exporter and its description have them.
-
-    The same object for as long as nothing changes, so that an output may keep what it made of
-    it. One that was deleted stays until others take its place here.
-    """
+    """Return the labels of a device as saeed-mcu's exporter and its description have them."""
     return labels.extended(
         router=netns.replace(ROUTER_PREFIX, ''),
         host=hostname,
@@ -183,6 +183,5 @@ def _labels(labels: model.Labels, netns: str, hostname: str, address: str) -> mo
     )
 
 
-@functools.lru_cache(_MOST_LABELS)
 def _namespace_labels(labels: model.Labels, hostname: str) -> model.Labels:
     return labels.extended(hostname=hostname)

@@ -16,8 +16,11 @@
 The file is read once, at the start, and only where namespaces are read at all.
 """
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
+import fnmatch
 import re
 from typing import Any
 
@@ -30,6 +33,11 @@ from oie.config import proc_files
 MOST_BYTES = 2**18
 _FILE = '[netns] netns_exporter_config'
 _FILTERS = ('namespaces_filter', 'device_filter')
+# Names as Neutron makes them: of a port, its gateway, and the two namespaces of a router.
+_UUID = '27e6b9c0-73c4-4624-9481-eb5c90f109bd'
+_PORT = _UUID[:11]
+_GATEWAY = f'qg-{_PORT}'
+_ROUTERS = ('qrouter', 'snat')
 _USED = (*_FILTERS, 'interface_metrics', 'proc_metrics')
 
 
@@ -58,13 +66,19 @@ class Filter:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What counts in the end; ``notes`` are sentences for the log."""
+    """What counts in the end; ``notes`` are sentences for the log.
+
+    ``figures`` are those of /proc/net that somebody wants, by protocol and name; None for all.
+    ``overlooked`` are sentences about filters that hide traffic of routers.
+    """
 
     namespaces: Filter
     devices: Filter
     interface_metrics: tuple[str, ...]
     proc_metrics: Mapping[str, str]
+    figures: frozenset[tuple[str, str]] | None = None
     notes: tuple[str, ...] = ()
+    overlooked: tuple[str, ...] = ()
 
 
 def of(options: Any) -> Settings:
@@ -88,6 +102,50 @@ def of(options: Any) -> Settings:
         raise exceptions.ConfigError(
             messages.one_line(f'{_FILE} = {messages.shown(path)}: {reason}')
         ) from exc
+
+
+def overlooked(settings: Settings, external: Iterable[str]) -> tuple[str, ...]:
+    """Return sentences about filters that leave traffic out of ``oie-pollster routers``.
+
+    :param external: patterns of the names of external devices, as those of a shell
+    """
+    patterns = tuple(external)
+    return (
+        *(_hidden(pattern) for pattern in patterns if _hides(settings.devices, pattern)),
+        *_missing_kinds(settings.namespaces, patterns),
+    )
+
+
+def _hides(devices: Filter, pattern: str) -> bool:
+    name = _sample(pattern)
+    # Of a pattern for which we find no name nothing is claimed.
+    return fnmatch.fnmatchcase(name, pattern) and not devices.passes(name)
+
+
+def _hidden(pattern: str) -> str:
+    return (
+        f'[netns] external_devices = {messages.shown(pattern)}: the filter of devices leaves out '
+        f'{messages.shown(_sample(pattern))}, so oie-pollster routers counts no such device; let '
+        'the filter pass them, or take the pattern out'
+    )
+
+
+def _missing_kinds(namespaces: Filter, patterns: Iterable[str]) -> Iterator[str]:
+    """Give a sentence if of the two namespaces that a router may have only one is read."""
+    passed = {kind: namespaces.passes(f'{kind}-{_UUID}') for kind in _ROUTERS}
+    has_gateway = any(fnmatch.fnmatchcase(_GATEWAY, pattern) for pattern in patterns)
+    if has_gateway and len(set(passed.values())) == len(passed):
+        seen, unseen = sorted(passed, key=lambda kind: not passed[kind])
+        yield (
+            f'the filter of namespaces passes {seen}-UUID and leaves out {unseen}-UUID, so '
+            f'oie-pollster routers does not count what leaves by {unseen}-UUID; let it pass both'
+        )
+
+
+def _sample(pattern: str) -> str:
+    """Return a name as Neutron makes them that a pattern may match."""
+    text = re.sub(r'\[([^]])[^]]*\]', r'\1', pattern)
+    return text.replace('*', _PORT).replace('?', '0')
 
 
 def _read(path: str) -> bytes:

@@ -38,11 +38,13 @@ IFLA_EXT_MASK = 29
 # Leaves out the statistics of each protocol, which nobody asks for.
 RTEXT_FILTER_SKIP_STATS = 8
 IFF_UP = 0x1
+IFF_LOOPBACK = 0x8
 
 # struct ifinfomsg.
 FIXED = struct.Struct('=BxHiII')
 OPERSTATES = ('unknown', 'notpresent', 'down', 'lowerlayerdown', 'testing', 'dormant', 'up')
 
+_FLAGS = struct.Struct('=8xI')
 _TOLD = frozenset({IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_OPERSTATE})
 _NUMBER = struct.Struct('=I')
 _OPERSTATES = {bytes([number]): word for number, word in enumerate(OPERSTATES)}
@@ -99,6 +101,11 @@ def parse(body: memoryview) -> Link:
     )
 
 
+def is_loopback(body: memoryview) -> bool:
+    """Return whether a message without its header is about a loopback device."""
+    return bool(_FLAGS.unpack_from(body)[0] & IFF_LOOPBACK)
+
+
 def request(more: bytes = b'') -> bytes:
     """Return the message that asks for all devices of a namespace.
 
@@ -108,7 +115,7 @@ def request(more: bytes = b'') -> bytes:
     return netlink_client.dump_request(RTM_GETLINK, bytes(FIXED.size) + mask + more)
 
 
-def statistics(counters: bytes) -> model.LinkStatistics:
+def statistics(counters: bytes | memoryview) -> model.LinkStatistics:
     """Return what a struct rtnl_link_stats64 says.
 
     It has grown with the kernels, at its end; what an old one does not tell is None.

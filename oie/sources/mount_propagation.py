@@ -11,7 +11,9 @@
 # under the License.
 
 
-"""Whether mounts that the host makes below a directory reach us. Source: proc_pid_mountinfo(5).
+"""Whether mounts that the host makes below a directory reach a process.
+
+Source: proc_pid_mountinfo(5).
 
 The file of a network namespace is a mount. A process in a mount namespace of its own sees those
 that are made later only if mounts propagate to it (mount_namespaces(7)).
@@ -19,7 +21,8 @@ that are made later only if mounts propagate to it (mount_namespaces(7)).
 
 import os
 
-MOUNTINFO = '/proc/self/mountinfo'
+SELF = 'self'
+PROC = '/proc'
 _RECEIVES = ('shared:', 'master:')
 
 
@@ -41,29 +44,45 @@ def receives(directory: str, mountinfo: str) -> bool | None:
     return found
 
 
-def problem(directory: str, path: str = MOUNTINFO) -> str:
-    """Return what to do about mounts that do not reach us, empty if they do."""
-    try:
-        with open(path, encoding='utf-8', errors='surrogateescape') as file:
-            text = file.read()
-    except OSError:
-        return ''
+def problem(directory: str, process: str = SELF, proc: str = PROC) -> str:
+    """Return what to do about mounts that do not reach a process, empty if they do.
+
+    Empty too where that cannot be found out.
+
+    :param process: its id, by default ours
+    """
+    text = _mountinfo(process, proc)
     if receives(os.path.realpath(directory), text) is not False:
         return ''
+    where = 'here' if process == SELF else f'for the exporter (process {process})'
     return (
-        f'{directory} is mounted privately here, so namespaces that are made later look like '
+        f'{directory} is mounted privately {where}, so namespaces that are made later look like '
         'plain files; take MountFlags=private out of the unit, or give the container the '
         'directory with bind-propagation=rslave'
     )
 
 
-def is_apart(proc: str = '/proc') -> bool:
-    """Return whether we are in another mount namespace than process 1; False if nobody knows."""
+def is_apart(process: str = SELF, proc: str = PROC) -> bool:
+    """Return whether a process is in another mount namespace than process 1.
+
+    Each mount has a number that none in another namespace has, and everybody may read these;
+    /proc/PID/ns/mnt tells only who may trace the process. False where they cannot be read.
+    """
+    own, first = (_numbers(_mountinfo(who, proc)) for who in (process, '1'))
+    return bool(own and first) and own.isdisjoint(first)
+
+
+def _mountinfo(process: str, proc: str) -> str:
+    path = f'{proc}/{process}/mountinfo'
     try:
-        own, first = (os.readlink(f'{proc}/{who}/ns/mnt') for who in ('self', '1'))
+        with open(path, encoding='utf-8', errors='surrogateescape') as file:
+            return file.read()
     except OSError:
-        return False
-    return own != first
+        return ''
+
+
+def _numbers(mountinfo: str) -> frozenset[str]:
+    return frozenset(line.partition(' ')[0] for line in mountinfo.splitlines())
 
 
 def _is_below(directory: str, point: str) -> bool:

@@ -76,7 +76,7 @@ class NamespacesSource:
         self._last: netns_passes.Result | None = None
         self._told: frozenset[str] = frozenset()
         self._errors: collections.Counter[str] = collections.Counter()
-        for note in settings.notes:
+        for note in (*settings.notes, *settings.overlooked):
             LOG.warning('%s', note)
 
     def read(

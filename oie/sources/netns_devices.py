@@ -20,6 +20,7 @@ and again when something in it has changed besides the counters.
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import functools
 
 from oie import model
 from oie.config import netns_settings
@@ -27,24 +28,24 @@ from oie.sources import device_addresses
 from oie.sources import links
 from oie.sources import netlink_client
 
-LOOPBACK = 'lo'
+# Labels that thousands of devices share.
+_FAMILIES = (('family', 'ipv4'), ('family', 'ipv6'))
+_MOST_SIZES = 256
 
 Addresses = Mapping[int, tuple[str, ...]]
 
 
 @dataclasses.dataclass(slots=True)
 class _Seen:
-    """A device, and the beginning of its message up to the counters.
+    """The beginning of a message up to the counters, and the place of these.
 
-    One that is not wanted has no labels. ``device`` is what was made of it with the ``counters``
-    of the last reading: between two of them most devices of a network node are idle.
+    ``device`` is what the last reading made of it: between two of them most devices of a network
+    node are idle. One that is not wanted is none.
     """
 
     beginning: bytes
-    link: links.Link
-    labels: model.Labels | None
-    counters: bytes = b''
-    device: model.NamespaceDevice | None = None
+    counters: slice
+    device: model.NamespaceDevice | None
 
 
 @dataclasses.dataclass(slots=True)
@@ -52,11 +53,11 @@ class Known:
     """What is kept of a namespace from one reading to the next."""
 
     labels: model.Labels
+    info: model.Labels
     kind: str
     uuid: str
-    # By the beginnings of the messages, and by name.
+    # By the beginnings of the messages.
     devices: dict[bytes, _Seen] = dataclasses.field(default_factory=dict)
-    device_labels: dict[str, model.Labels | None] = dataclasses.field(default_factory=dict)
     # The messages about addresses, and what they say.
     address_messages: Sequence[bytes] = ()
     addresses: Addresses = dataclasses.field(default_factory=dict)
@@ -65,13 +66,15 @@ class Known:
 class DeviceReader:
     """Reads the devices of one namespace after the other.
 
-    :param wanted: which devices
+    :param wanted: which devices, besides loopback, which nobody wants
     """
 
     def __init__(self, wanted: netns_settings.Filter) -> None:
         self._wanted = wanted
         # How much of a message of so many bytes is the same from one reading to the next.
         self._steady: dict[int, int] = {}
+        # Where counters are: one object for thousands of devices.
+        self._places: dict[tuple[int, int], slice] = {}
 
     def devices(
         self,
@@ -86,20 +89,24 @@ class DeviceReader:
         :param addresses: by device, None if they were not read
         :raises SourceError: they could not be read, or not all of them
         """
-        before, known.devices = known.devices, {}
+        before, now = known.devices, dict[bytes, _Seen]()
+        names: dict[str, model.NamespaceDevice] = {}
         steady = self._steady
 
         def take(body: memoryview) -> model.NamespaceDevice | None:
+            if links.is_loopback(body):
+                return None
             # Messages that begin alike have the header of the counters in one place too.
             seen = before.get(bytes(body[: steady.get(len(body))]))
             if seen is None:
-                seen = self._look_at(body, known)
-            known.devices[seen.beginning] = seen
-            return None if seen.labels is None else _device(body, seen, seen.labels, addresses)
+                if not names:
+                    names.update(_by_name(before))
+                seen = self._look_at(body, known.labels, names)
+            now[seen.beginning] = seen
+            return None if seen.device is None else _counted(body, seen, seen.device, addresses)
 
         found = client.dump(request, links.RTM_NEWLINK, links.FIXED.size, take)
-        if known.devices.keys() != before.keys():
-            known.device_labels = {s.link.name: s.labels for s in known.devices.values()}
+        known.devices = now
         return tuple([device for device in found if device is not None])
 
     def addresses(
@@ -117,17 +124,42 @@ class DeviceReader:
             known.address_messages = messages
         return known.addresses
 
-    def _look_at(self, body: memoryview, known: Known) -> _Seen:
+    def _look_at(
+        self,
+        body: memoryview,
+        labels: model.Labels,
+        names: Mapping[str, model.NamespaceDevice],
+    ) -> _Seen:
+        """Take a message apart that says something new, or is of a new device."""
         link = links.parse(body)
         self._steady[len(body)] = link.steady
-        name = link.name
-        if name in known.device_labels:
-            labels = known.device_labels[name]
-        elif name == LOOPBACK or not self._wanted.passes(name):
-            labels = None
-        else:
-            labels = known.labels.extended(device=name)
-        return _Seen(bytes(body[: link.steady]), link, labels)
+        is_wanted = self._wanted.passes(link.name)
+        device = _device(link, labels, names.get(link.name)) if is_wanted else None
+        place = slice(link.begin, link.end)
+        place = self._places.setdefault((link.begin, link.end), place)
+        return _Seen(bytes(body[: link.steady]), place, device)
+
+
+def address_infos(
+    labels: model.Labels, addresses: tuple[str, ...] | None
+) -> tuple[model.Labels, ...]:
+    """Return the labels of a device with each of its addresses."""
+    return tuple(
+        [
+            model.Labels((*labels.pairs, ('address', text), _FAMILIES[_is_ipv6(text)]))
+            for text in addresses or ()
+        ]
+    )
+
+
+def info(labels: model.Labels, mac: str, mtu: int | None) -> model.Labels:
+    """Return the labels of a device with what it is."""
+    return model.Labels((*labels.pairs, ('mac', mac), _of_mtu(mtu)))
+
+
+@functools.lru_cache(_MOST_SIZES)
+def _of_mtu(mtu: int | None) -> tuple[str, str]:
+    return 'mtu', '' if mtu is None else str(mtu)
 
 
 def _addresses(messages: Sequence[bytes]) -> Addresses:
@@ -139,16 +171,22 @@ def _addresses(messages: Sequence[bytes]) -> Addresses:
     return {device: tuple(sorted(each, key=_is_ipv6)) for device, each in by_device.items()}
 
 
+def _by_name(seen: Mapping[bytes, _Seen]) -> dict[str, model.NamespaceDevice]:
+    return {each.device.name: each.device for each in seen.values() if each.device is not None}
+
+
 def _device(
-    body: memoryview, seen: _Seen, labels: model.Labels, addresses: Addresses | None
+    link: links.Link, netns: model.Labels, last: model.NamespaceDevice | None
 ) -> model.NamespaceDevice:
-    link, last = seen.link, seen.device
-    counters = bytes(body[link.begin : link.end])
-    its = None if addresses is None else addresses.get(link.device, ())
-    if last is not None and counters == seen.counters and last.addresses == its:
-        return last
-    seen.counters = counters
-    seen.device = model.NamespaceDevice(
+    """Return a device without counters.
+
+    :param last: the device that had this name before: labels belong to names
+    """
+    labels = netns.extended(device=link.name) if last is None else last.labels
+    its_info = None
+    if last is not None and (last.mac, last.mtu) == (link.mac, link.mtu):
+        its_info = last.info
+    return model.NamespaceDevice(
         labels=labels,
         name=link.name,
         index=link.device,
@@ -156,8 +194,33 @@ def _device(
         mtu=link.mtu,
         is_up=link.is_up,
         operstate=link.operstate,
+        addresses=None if last is None else last.addresses,
+        info=its_info or info(labels, link.mac, link.mtu),
+        address_infos=() if last is None else last.address_infos,
+    )
+
+
+def _counted(
+    body: memoryview, seen: _Seen, last: model.NamespaceDevice, addresses: Addresses | None
+) -> model.NamespaceDevice:
+    """Return a device with the counters of a message, as it was if nothing has changed."""
+    statistics = links.statistics(body[seen.counters])
+    its = None if addresses is None else addresses.get(last.index, ())
+    is_same = last.addresses == its
+    if is_same and statistics == last.statistics:
+        return last
+    seen.device = model.NamespaceDevice(
+        labels=last.labels,
+        name=last.name,
+        index=last.index,
+        mac=last.mac,
+        mtu=last.mtu,
+        is_up=last.is_up,
+        operstate=last.operstate,
         addresses=its,
-        statistics=links.statistics(counters),
+        statistics=statistics,
+        info=last.info,
+        address_infos=last.address_infos if is_same else address_infos(last.labels, its),
     )
     return seen.device
 

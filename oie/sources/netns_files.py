@@ -25,9 +25,10 @@ from oie import exceptions
 # O_NONBLOCK: a pipe must not make us wait for whoever writes into it.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 REFUSED = 'refused'
+VANISHED = 'vanished'
 _REASONS = {
-    errno.ENOENT: 'vanished',
-    errno.ESTALE: 'vanished',
+    errno.ENOENT: VANISHED,
+    errno.ESTALE: VANISHED,
     errno.ELOOP: 'symlink',
     errno.ENXIO: 'not_a_namespace',
     errno.ENODEV: 'not_a_namespace',

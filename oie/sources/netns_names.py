@@ -19,6 +19,8 @@ and agent/ovn/metadata/agent.py.
 
 import re
 
+from oie import model
+
 _PREFIXES = {
     'qrouter': 'router',
     'snat': 'snat',
@@ -39,3 +41,13 @@ def kind_and_uuid(name: str) -> tuple[str, str]:
     """
     match = _NAME.fullmatch(name)
     return (_PREFIXES[match[1]], match[2]) if match else (_OTHER, '')
+
+
+def info(labels: model.Labels, kind: str, uuid: str) -> model.Labels:
+    """Return the labels of a namespace with what it is, and the uuid under that of which."""
+    is_of_router = kind in ('router', 'snat')
+    return labels.extended(
+        kind=kind,
+        router_id=uuid if is_of_router else '',
+        network_id='' if is_of_router else uuid,
+    )

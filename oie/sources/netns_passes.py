@@ -15,6 +15,8 @@
 
 import collections
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
 import os
@@ -80,23 +82,14 @@ class Passes:
         began = self._clock()
         found = netns_files.names(self._directory)
         names = [name for name in found if self._wanted.passes(name)]
-        problems: dict[tuple[str, str], str] = {}
-        namespaces = []
-        before, self._known = self._known, {}
         try:
-            for name in names:
-                if self._clock() - began > self._deadline or is_stopping():
-                    problems[name, LATE] = f'not reached in {self._deadline:g} s'
-                    # The labels live on: the namespace does too.
-                    self._known[name] = before.get(name) or _known(name)
-                    continue
-                try:
-                    namespaces.append(self._read(name, before))
-                except netns_files.SkippedError as exc:
-                    problems[name, exc.reason] = str(exc)
+            namespaces, problems = self._read_all(
+                names, lambda: self._clock() - began > self._deadline or is_stopping()
+            )
         finally:
             self._reader.end_pass()
         skipped = collections.Counter(reason for _, reason in problems)
+        unread = tuple(self._unread(problems))
         if skipped[netns_files.REFUSED] and not namespaces:
             raise exceptions.SourceError(
                 f'none of {len(names)} network namespaces may be read: {_refusal(problems)}'
@@ -109,11 +102,44 @@ class Passes:
                 filtered=len(found) - len(names),
                 skipped=dict(skipped),
                 namespaces=tuple(namespaces),
+                unread=unread,
             ),
             problems=problems,
             read_at=time.time(),
             seconds=self._clock() - began,
         )
+
+    def _read_all(
+        self, names: Iterable[str], is_over: Callable[[], bool]
+    ) -> tuple[list[model.Namespace], dict[tuple[str, str], str]]:
+        """Return the namespaces that can be read, and why the others are skipped."""
+        namespaces: list[model.Namespace] = []
+        problems: dict[tuple[str, str], str] = {}
+        before, self._known = self._known, {}
+        for name in names:
+            if is_over():
+                problems[name, LATE] = f'not reached in {self._deadline:g} s'
+                # The labels live on: the namespace does too.
+                self._known[name] = before.get(name) or _known(name)
+                continue
+            try:
+                namespaces.append(self._read(name, before))
+            except netns_files.SkippedError as exc:
+                problems[name, exc.reason] = str(exc)
+        return namespaces, problems
+
+    def _unread(self, problems: Mapping[tuple[str, str], str]) -> Iterator[model.Namespace]:
+        """Give the skipped ones that may still be there, by their names alone."""
+        for name, reason in problems:
+            if reason != netns_files.VANISHED:
+                known = self._known.get(name) or _known(name)
+                yield model.Namespace(
+                    labels=known.labels,
+                    info=known.info,
+                    name=name,
+                    kind=known.kind,
+                    uuid=known.uuid,
+                )
 
     def _read(self, name: str, before: Mapping[str, netns_devices.Known]) -> model.Namespace:
         """Return what is known of a namespace.
@@ -138,4 +164,5 @@ def _refusal(problems: Mapping[tuple[str, str], str]) -> str:
 
 def _known(name: str) -> netns_devices.Known:
     kind, uuid = netns_names.kind_and_uuid(name)
-    return netns_devices.Known(model.Labels.of(netns=name), kind, uuid)
+    labels = model.Labels.of(netns=name)
+    return netns_devices.Known(labels, netns_names.info(labels, kind, uuid), kind, uuid)

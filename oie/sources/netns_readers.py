@@ -53,6 +53,7 @@ NETNSA_FD = 3
 NLM_F_ACK = 0x4
 IFLA_TARGET_NETNSID = 46
 IFA_TARGET_NETNSID = 10
+_NO_RIGHT = (errno.EPERM, errno.EACCES)
 _NSID = struct.Struct('=i')
 _ANY = _NOT_ASSIGNED = -1
 # struct rtgenmsg, and what pads it.
@@ -107,7 +108,7 @@ class InsideReader:
         self._parts = frozenset(parts)
         self._proc_metrics = settings.proc_metrics
         self._parsers = {
-            part: proc_figures.Parser(keys)
+            part: proc_figures.Parser(keys, settings.figures)
             for part, keys in proc_figures.PARSERS.items()
             if part in parts
         }
@@ -127,6 +128,7 @@ class InsideReader:
         entries, maximum = self._connections(attempt)
         return model.Namespace(
             labels=known.labels,
+            info=known.info,
             name=name,
             kind=known.kind,
             uuid=known.uuid,
@@ -246,6 +248,7 @@ class OutsideReader:
         devices = attempt('links', self._read_devices, nsid, known, attempt)
         return model.Namespace(
             labels=known.labels,
+            info=known.info,
             name=name,
             kind=known.kind,
             uuid=known.uuid,
@@ -272,7 +275,7 @@ class OutsideReader:
         try:
             return self._devices.devices(client, request, known, addresses)
         except netlink_client.Refusal as exc:
-            if exc.number in (errno.EPERM, errno.EACCES):
+            if exc.number in _NO_RIGHT:
                 raise netns_files.SkippedError(netns_files.REFUSED, str(exc)) from exc
             raise
 
@@ -291,6 +294,8 @@ class OutsideReader:
                 self._assign(file)
                 found = self._ask_id(file)
         except netlink_client.Refusal as exc:
+            if exc.number in _NO_RIGHT:
+                raise netns_files.SkippedError(netns_files.REFUSED, str(exc)) from exc
             error = OSError(exc.number, os.strerror(exc.number))
             raise netns_files.refused(file, error) from exc
         if found == _NOT_ASSIGNED:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from collections.abc import Set
 import math
 import operator
 import re
@@ -57,14 +58,21 @@ class Figures(Mapping[Key, int]):
 
 
 class Layout:
-    """Which words of a text are names, and which are the numbers that belong to them."""
+    """Which words of a text are names, and which are the numbers that belong to them.
 
-    def __init__(self, words: Sequence[str], keys: Mapping[int, Key]) -> None:
+    :param wanted: the keys of the numbers that are looked at, None for all
+    """
+
+    def __init__(
+        self, words: Sequence[str], keys: Mapping[int, Key], wanted: Set[Key] | None
+    ) -> None:
         names = [place for place in range(len(words)) if place not in keys]
         self._names = operator.itemgetter(*names, 0)
         self._expected = self._names(words)
-        self._numbers = operator.itemgetter(*keys, 0)
-        self._places = {key: place for place, key in enumerate(keys.values())}
+        kept = {place: key for place, key in keys.items() if wanted is None or key in wanted}
+        # Two that nobody wants, for of one alone it gives no tuple.
+        self._numbers = operator.itemgetter(*kept, 0, 0)
+        self._places = {key: place for place, key in enumerate(kept.values())}
 
     def figures(self, words: Sequence[str]) -> Figures | None:
         """Return the figures of so many words, None if the names are others.
@@ -74,7 +82,7 @@ class Layout:
         if self._names(words) != self._expected:
             return None
         try:
-            return Figures(self._places, tuple(map(int, self._numbers(words)[:-1])))
+            return Figures(self._places, tuple(map(int, self._numbers(words)[:-2])))
         except ValueError as exc:
             raise exceptions.SourceError(str(exc)) from exc
 
@@ -83,10 +91,14 @@ class Parser:
     """Turns the texts of one file into figures; keeps the layouts, which hardly ever change.
 
     :param keys: gives the keys of the numbers of a text, by the places of these among its words
+    :param wanted: the keys of the figures that are kept, None for all
     """
 
-    def __init__(self, keys: Callable[[str], Mapping[int, Key]]) -> None:
+    def __init__(
+        self, keys: Callable[[str], Mapping[int, Key]], wanted: Set[Key] | None = None
+    ) -> None:
         self._keys = keys
+        self._wanted = wanted
         self._layouts: dict[int, list[Layout]] = {}
         self._count = 0
 
@@ -99,12 +111,13 @@ class Parser:
             raise exceptions.SourceError('the text is empty, or cut off')
         words = text.split()
         for layout in self._layouts.get(len(words), ()):
-            if found := layout.figures(words):
+            found = layout.figures(words)
+            if found is not None:
                 return found
         keys = self._keys(text)
         if not keys:
             raise exceptions.SourceError('there are no figures in the text')
-        layout = Layout(words, keys)
+        layout = Layout(words, keys, self._wanted)
         if self._count == _MOST_LAYOUTS:
             self._layouts, self._count = {}, 0
         self._layouts.setdefault(len(words), []).append(layout)

@@ -35,6 +35,10 @@ from tests.functional import processes
 
 KINDS = ('qr', 'qg', 'ha')
 
+_IPV6 = '/proc/sys/net/ipv6/conf'
+# To everybody, of a protocol that is for experiments (IEEE 802, local experimental EtherType 1).
+_PROTOCOL = 0x88B5
+_FRAME = struct.pack('>6s6sH60s', b'\xff' * 6, b'\x02\0\0\0\0\1', _PROTOCOL, b'')
 _RTM_NEWLINK, _RTM_NEWADDR = 16, 20
 _IFF_UP = 1
 _NLM_F_ACK, _NLM_F_CREATE = 0x4, 0x400
@@ -45,11 +49,14 @@ class Farm:
     """So many namespaces and their hub, gone after the block.
 
     :param count: of namespaces
+    :param is_joined: whether the other ends are set up too, so that the devices have links, and
+        addresses of IPv6
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, is_joined: bool = False) -> None:
         self.run = f'{flows.PREFIX}{secrets.token_hex(3)}'
         self.hub = f'{self.run}-hub'
+        self._is_joined = is_joined
         self.names = [f'{self.run}-r{number:04}' for number in range(count)]
 
     @property
@@ -64,12 +71,15 @@ class Farm:
     def __enter__(self) -> 'Farm':
         processes.end_later(self, self.close)
         _ip_batch('', [f'netns add {name}' for name in (self.hub, *self.names)])
+        namespaces.run_in(f'/run/netns/{self.hub}', _silence)
         _ip_batch(self.hub, self._cables())
         for number, name in enumerate(self.names):
             namespaces.run_in(
                 f'/run/netns/{name}',
                 lambda number=number: _furnish(self.devices(number), number),  # type: ignore[misc]
             )
+        if self._is_joined:
+            _ip_batch(self.hub, [f'link set {end} up' for end in self._ends()])
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -82,11 +92,30 @@ class Farm:
         mine = [name for name in (self.hub, *self.names) if name in present]
         _ip_batch('', [f'netns delete {name}' for name in mine])
 
+    def send(self) -> None:
+        """Have each device receive a packet, and so all counters grow; it takes milliseconds."""
+
+        def send() -> None:
+            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
+                for end in self._ends():
+                    sender.sendto(_FRAME, (end, _PROTOCOL))
+
+        namespaces.run_in(f'/run/netns/{self.hub}', send)
+
+    def _ends(self) -> list[str]:
+        """Return the names of the other ends, in the order of the devices."""
+        places = range(len(KINDS))
+        return [f'p{number:05}{place}' for number in range(len(self.names)) for place in places]
+
     def _cables(self) -> list[str]:
-        return [
-            f'link add p{number:05}{place} type veth peer name {device} netns {name}'
+        devices = [
+            (name, device)
             for number, name in enumerate(self.names)
-            for place, device in enumerate(self.devices(number))
+            for device in self.devices(number)
+        ]
+        return [
+            f'link add {end} type veth peer name {device} netns {name}'
+            for end, (name, device) in zip(self._ends(), devices, strict=True)
         ]
 
 
@@ -100,6 +129,7 @@ def _ip_batch(namespace: str, lines: list[str]) -> None:
 
 def _furnish(devices: list[str], number: int) -> None:
     """Give each device of the namespace in which this runs an address, and set it up."""
+    _write(f'{_IPV6}/default/router_solicitations', '0')
     with netlink_client.NetlinkClient(socket.NETLINK_ROUTE) as client:
         for place, device in enumerate(devices):
             index = socket.if_nametoindex(device)
@@ -109,6 +139,18 @@ def _furnish(devices: list[str], number: int) -> None:
             _order(client, _RTM_NEWADDR, body)
             up = struct.pack('=BxHiII', socket.AF_UNSPEC, 0, index, _IFF_UP, _IFF_UP)
             _order(client, _RTM_NEWLINK, up)
+
+
+def _silence() -> None:
+    """Have the devices of this namespace send nothing by themselves."""
+    _write(f'{_IPV6}/default/disable_ipv6', '1')
+
+
+def _write(path: str, text: str) -> None:
+    file = pathlib.Path(path)
+    # A kernel without IPv6 has none of these.
+    if file.exists():
+        file.write_text(text, encoding='ascii')
 
 
 def _order(client: netlink_client.NetlinkClient, kind: int, body: bytes) -> None:

@@ -15,11 +15,13 @@
 
 from collections.abc import Iterator
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
 import pwd
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -627,6 +629,61 @@ def test_without_net_admin_only_the_connections_are_missing(net: Net) -> None:
     assert 'CAP_NET_ADMIN' in second
 
 
+def keep_net_admin() -> str:
+    """Give up all capabilities but CAP_NET_ADMIN; return what the kernel then says we have."""
+    # Version 3 of struct cap_user_header_t, and what is effective, permitted and inheritable of
+    # the first 32; see capset(2). CAP_NET_ADMIN is number 12.
+    header, sets = struct.pack('=Ii', 0x20080522, 0), struct.pack('=6I', 2**12, 2**12, *[0] * 4)
+    if ctypes.CDLL(None, use_errno=True).capset(header, sets):
+        raise OSError(ctypes.get_errno(), 'capset')
+    status = pathlib.Path('/proc/self/status').read_bytes().decode()
+    return next(line.split()[1] for line in status.splitlines() if line.startswith('CapEff:'))
+
+
+@pytest.mark.parametrize('assigns', [False, True])
+def test_from_outside_net_admin_alone_is_enough(net: Net, assigns: bool) -> None:
+    one, other = net.add('one'), net.add('other')
+    net.pair(one, other)
+    if not assigns:
+        processes.run('ip', 'netns', 'set', one, 'auto')
+    options = {'mode': 'nsid', 'assign_nsid': assigns, 'parts': ('addresses',)}
+    # Who has read the code needs the right to do so no more.
+    code = (
+        f'import sys; sys.path.insert(0, {str(ROOT)!r})\n'
+        'from tests.functional import test_netns\n'
+        f'made = test_netns.source({one!r}, **{options!r})\n'
+        'print(test_netns.keep_net_admin())\n'
+        "reading = made.read((), 60.0)['namespaces']\n"
+        'assert reading.error == "", reading.error\n'
+        '(found,) = reading.value.namespaces\n'
+        '(device,) = found.devices\n'
+        'print(found.name, device.name, device.addresses[0], device.statistics.rx_bytes, '
+        'dict(found.failures))'
+    )
+    rights = f'{READS},+net_admin'
+    said = processes.run(
+        *(*NOBODY, f'--inh-caps={rights}', f'--ambient-caps={rights}', sys.executable, '-c', code)
+    )
+
+    first, second = said.strip().splitlines()
+    assert int(first, 16) == 2**12
+    name, device, address, received, failures = second.split()
+    assert (name, device, address, failures) == (one, 'qg-1', '192.0.2.1/24', '{}')
+    assert received.isdecimal()
+
+
+def test_from_outside_ids_are_assigned_to_nobody_without_net_admin(net: Net) -> None:
+    """The right that is missing is not the one that entering would need."""
+    net.add('a')
+    more = {'mode': 'nsid', 'assign_nsid': 'true', 'parts': 'addresses'}
+    with exporter(net.pattern, READS, **more) as running:
+        log = running.log
+
+    told = [line for line in log.splitlines() if 'none of 1 network namespaces' in line]
+    assert ['CAP_NET_ADMIN' in line for line in told] == [True], log
+    assert 'CAP_SYS_ADMIN' not in told[0]
+
+
 # --- what the host check says -----------------------------------------------------
 
 
@@ -670,3 +727,40 @@ def test_host_check_tells_of_a_private_mount(net: Net, tmp_path: pathlib.Path) -
     assert '1 stale' in detail
     assert 'mounted privately' in advice
     assert only(table(f'^{whole}$')).failures == {}
+
+
+def test_host_check_tells_of_the_private_mount_of_the_exporter(net: Net) -> None:
+    """As under MountFlags=private, while whoever checks is in the mount namespace of the host."""
+    net.add('before')
+    settings: exporters.Settings = {
+        'conntrack': {'enabled': 'false'},
+        'netns': {'enabled': 'true', 'namespaces_whitelist': net.pattern},
+    }
+    private = ('unshare', '--mount', '--propagation', 'private')
+    for launcher, result in ((private, check_table.Result.WARNING), ((), check_table.Result.OK)):
+        with exporters.Exporter(URI, settings, launcher=launcher) as running:
+            conf = measuring.options(
+                exporter__socket_path=str(running.socket),
+                netns__enabled=True,
+                netns__namespaces_whitelist=net.pattern,
+            )
+            (found,) = host_namespaces.rows(conf)
+            assert found.result is result, found
+            if launcher:
+                assert f'(process {running.pid})' in found.advice
+                # All that the check itself reads is there.
+                assert found.detail.startswith('1 of ')
+                net.add('after')
+                scrape = running.next_scrape()
+                assert scrape.value('oie_host_netns_skipped', reason='stale') == 1
+
+
+def test_host_check_of_another_file_asks_for_no_right(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / 'file'
+    path.touch()
+
+    found = row(enabled=True, directory=str(path))
+
+    assert found.result is check_table.Result.WARNING
+    assert 'Not a directory' in found.detail
+    assert found.advice.startswith('Correct [netns] directory')

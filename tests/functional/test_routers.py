@@ -13,12 +13,14 @@
 """Series and lists of real namespaces, as the daemon serves them."""
 
 from collections.abc import Iterator
+import contextlib
 import pathlib
 from typing import Any
 
 import pytest
 
 from tests.functional import exporter as exporters
+from tests.functional import processes
 from tests.functional import routers
 
 URI = f'test://{pathlib.Path(__file__).parents[2] / "etc/oie/demo/node.xml"}'
@@ -185,8 +187,8 @@ def test_the_standby_of_a_router_is_in_no_list(router: routers.Router, change: s
         assert running.pollster('routers').entries == []
 
 
-def test_two_namespaces_of_a_router_are_one_sum(router: routers.Router) -> None:
-    """As on a host that has the SNAT part of a distributed router beside its own."""
+def add_snat(router: routers.Router) -> str:
+    """Return the name of a second namespace of the router, with an external device in use."""
     snat = f'snat-{router.uuid}'
     router.add(snat)
     router.ip('link add name qg-snat type veth peer name sink', snat)
@@ -196,6 +198,12 @@ def test_two_namespaces_of_a_router_are_one_sum(router: routers.Router) -> None:
         'link set qg-snat up',
     ):
         router.ip(arguments, snat)
+    return snat
+
+
+def test_two_namespaces_of_a_router_are_one_sum(router: routers.Router) -> None:
+    """As on a host that has the SNAT part of a distributed router beside its own."""
+    snat = add_snat(router)
     with exporter(router) as running:
         running.next_scrape()
         [entry] = running.pollster('routers').entries
@@ -203,6 +211,41 @@ def test_two_namespaces_of_a_router_are_one_sum(router: routers.Router) -> None:
     assert entry['netns'] == f'{router.name},{snat}'
     assert entry['devices'] == f'{router.device},qg-snat'
     assert entry['incoming_bytes'] == 5 * 142 + other
+
+
+@contextlib.contextmanager
+def kept(path: str, place: pathlib.Path) -> Iterator[None]:
+    """Keep a namespace whose file loses its mount meanwhile, and mount it again."""
+    place.touch()
+    processes.run('mount', '--bind', path, str(place))
+    try:
+        yield
+        processes.run('mount', '--bind', str(place), path)
+    finally:
+        processes.run('umount', str(place))
+
+
+def test_a_sum_never_falls_because_one_of_two_namespaces_is_not_read(
+    router: routers.Router, tmp_path: pathlib.Path
+) -> None:
+    """Gnocchi takes a counter that falls for traffic, or for less than nothing."""
+    snat = add_snat(router)
+    path = f'/run/netns/{snat}'
+    with exporter(router) as running:
+        running.next_scrape()
+        [whole] = running.pollster('routers').entries
+        with kept(path, tmp_path / 'kept'):
+            # What is left is a plain file, as where mounts do not propagate.
+            processes.run('umount', path)
+            running.next_scrape()
+            [cut] = running.pollster('routers').entries
+        running.next_scrape()
+        [again] = running.pollster('routers').entries
+    fields = ('incoming_bytes', 'outgoing_bytes', 'incoming_packets', 'conntrack_entries')
+    assert [cut[field] for field in fields] == [None] * 4
+    assert cut['netns'] == whole['netns'] == f'{router.name},{snat}'
+    assert whole['incoming_bytes'] >= 5 * 142
+    assert again['incoming_bytes'] >= whole['incoming_bytes']
 
 
 def test_a_deleted_router_leaves_the_list_and_the_series(router: routers.Router) -> None:

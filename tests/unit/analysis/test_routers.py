@@ -12,6 +12,8 @@
 
 """Which routers forward to the outside here, and what their sums are."""
 
+import dataclasses
+
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
@@ -36,7 +38,8 @@ def external(name='qg-aabbcc1', **more):
 
 
 def snat(*devices, **more):
-    return builders.netns(f'snat-{builders.ROUTER}', kind='snat', devices=devices, **more)
+    values = {'kind': 'snat', 'devices': devices, **more}
+    return builders.netns(f'snat-{builders.ROUTER}', **values)
 
 
 def test_a_router_has_the_traffic_of_its_external_device_alone():
@@ -109,6 +112,22 @@ def test_an_unreadable_namespace_of_two_leaves_no_half_of_a_sum():
     [router] = active(builders.netns(devices=None), snat(external()))
     assert router.rx_bytes is None
     assert router.conntrack_entries is None
+
+
+def test_a_skipped_namespace_of_two_leaves_no_half_of_a_sum():
+    """Seen: 6000, then 1000 while snat-UUID was not reached, and 6000 again."""
+    skipped = snat(devices=None, conntrack_entries=None)
+    whole = table(builders.netns())
+    [router] = routers.active(dataclasses.replace(whole, found=2, unread=(skipped,)))
+    assert router.namespaces == (f'qrouter-{builders.ROUTER}', f'snat-{builders.ROUTER}')
+    assert (router.rx_bytes, router.tx_packets, router.conntrack_entries) == (None,) * 3
+
+
+@pytest.mark.parametrize('kind', ['fip', 'other'])
+def test_a_skipped_namespace_of_something_else_costs_no_router_its_sum(kind):
+    other = builders.netns(f'{kind}-1', kind=kind, devices=None)
+    [router] = routers.active(dataclasses.replace(table(builders.netns()), unread=(other,)))
+    assert router.rx_bytes == 1003
 
 
 def test_a_counter_that_was_not_read_costs_its_own_sum():

@@ -13,6 +13,7 @@
 """Series of network namespaces: what was read, under labels that do not change by themselves."""
 
 import dataclasses
+import gc
 
 import pytest
 
@@ -160,7 +161,9 @@ def test_figures_of_a_namespace():
 
 def test_a_namespace_of_which_nothing_could_be_read_shows_that_and_no_number():
     failures = {'links': 'ENOMEM', 'conntrack': 'EPERM'}
-    silent = model.Namespace(labels=model.Labels.of(netns='mute'), name='mute', failures=failures)
+    nothing = {'devices': None, 'conntrack_entries': None, 'conntrack_maximum': None}
+    none = {'snmp': {}, 'sockstat': {}, 'proc': {}, 'kind': 'other', 'uuid': ''}
+    silent = builders.netns('mute', failures=failures, **nothing, **none)
     mute = frozenset({('netns', 'mute')})
     found = shown(silent)
     of_namespace = {name: values for name, values in found.items() if '_host_' not in name}
@@ -253,6 +256,22 @@ def test_labels_are_the_same_objects_from_one_cycle_to_the_next():
     )
     assert [id(labels) for labels in first] == [id(labels) for labels in second]
     assert len(first) > 30
+
+
+@pytest.mark.parametrize('name', ['namespaces', 'netns_exporter'])
+def test_nothing_is_kept_of_routers_that_are_gone(name):
+    """A network node lives for years, and a router of a test for a minute."""
+    collector = measuring.collector(name, netns__statistics=('Tcp.CurrEstab',))
+    living = []
+    for number in range(6):
+        found = [builders.netns(f'qrouter-{number}-{each}') for each in range(5)]
+        snapshot = builders.snapshot(namespaces=builders.namespaces(*found))
+        for _ in range(2):
+            assert list(collector.collect(None, snapshot, {}))
+        del found, snapshot
+        gc.collect()
+        living.append(sum(isinstance(each, model.Labels) for each in gc.get_objects()))
+    assert living[1:] == [living[1]] * 5
 
 
 def test_a_name_of_strange_bytes_is_a_label_that_prometheus_takes():

@@ -279,3 +279,63 @@ def test_daemon_does_not_start_with_a_wrong_file(tmp_path):
 
 def test_nothing_is_made_where_namespaces_are_not_read(tmp_path):
     assert wiring.network_namespaces(load(tmp_path, '')) is None
+
+
+# --- what filters hide ----------------------------------------------------------
+
+
+def overlooked(external=('qg-*',), **more):
+    return netns_settings.overlooked(netns_settings.of(options(**more)), external)
+
+
+@pytest.mark.parametrize(
+    ('external', 'filters'),
+    [
+        (['qg-*'], {}),
+        (['qg-*'], {'device_whitelist': '^(qg|qr)-', 'device_blacklist': 'dead'}),
+        (['qg-*'], {'device_whitelist': '^qg-[0-9a-f]{8}-[0-9a-f]{2}$'}),
+        ([], {'device_whitelist': '^qr-'}),
+        (['eth[]]'], {'device_whitelist': '^qr-'}),
+        # Neither of a router's, or both; and there is no gateway in snat-UUID to be counted.
+        (['qg-*'], {'namespaces_whitelist': '^qdhcp-'}),
+        (['qg-*'], {'namespaces_whitelist': '^(qrouter|snat)-'}),
+        (['rfp-*'], {'namespaces_whitelist': '^qrouter-'}),
+    ],
+)
+def test_nothing_is_said_of_filters_that_hide_no_router(external, filters):
+    assert overlooked(external, **filters) == ()
+
+
+@pytest.mark.parametrize(
+    ('filters', 'pattern'),
+    [
+        ({'device_whitelist': '^qr-'}, 'qg-*'),
+        ({'device_whitelist': '^(qg|qr)-'}, 'rfp-*'),
+        ({'device_blacklist': 'rfp'}, 'rfp-????????-??'),
+        ({'device_blacklist': '^q'}, '[q]g-*'),
+    ],
+)
+def test_filter_that_leaves_out_external_devices_is_told(filters, pattern):
+    [said] = overlooked([pattern], **filters)
+    assert f'external_devices = {pattern}:' in said
+    assert 'counts no such device' in said
+
+
+@pytest.mark.parametrize(
+    ('filters', 'unseen'),
+    [
+        # As saeed-mcu's exporter is shipped: a regular expression, whatever it looks like.
+        ({'namespaces_whitelist': 'qrouter-*'}, 'snat'),
+        ({'namespaces_whitelist': '^snat-'}, 'qrouter'),
+        ({'namespaces_blacklist': 'snat'}, 'snat'),
+    ],
+)
+def test_filter_that_leaves_out_half_of_a_router_is_told(filters, unseen):
+    [said] = overlooked(**filters)
+    assert f'leaves out {unseen}-UUID' in said
+
+
+def test_what_filters_hide_is_among_the_settings_that_the_daemon_reads_by(tmp_path):
+    conf = load(tmp_path, '[netns]\nenabled = true\ndevice_whitelist = ^qr-\n')
+    [said] = wiring.namespace_settings(conf).overlooked
+    assert ' qg-27e6b9c0-73,' in said

@@ -55,33 +55,53 @@ def test_escaped_names_are_understood():
     assert mount_propagation.receives('/a b/netns', mounts) is True
 
 
-def test_problem_says_what_to_do(tmp_path):
-    path = tmp_path / 'mountinfo'
-    path.write_text(lines((ROOT, ''), (RUN, '')))
-    text = mount_propagation.problem('/run/netns', str(path))
+@pytest.fixture
+def proc(tmp_path):
+    """Return a /proc in which processes have these mounts."""
+
+    def fill(**mounts):
+        for who, text in mounts.items():
+            directory = tmp_path / who.lstrip('_')
+            directory.mkdir()
+            (directory / 'mountinfo').write_text(text)
+        return str(tmp_path)
+
+    return fill
+
+
+PRIVATE = lines((ROOT, ''), (RUN, ''))
+
+
+def test_problem_says_what_to_do(proc):
+    text = mount_propagation.problem('/run/netns', proc=proc(self=PRIVATE))
     assert 'MountFlags=private' in text
     assert 'rslave' in text
 
 
+def test_problem_of_another_process_names_it(proc):
+    path = proc(self=lines((ROOT, 'shared:1')), _42=PRIVATE)
+    assert mount_propagation.problem('/run/netns', proc=path) == ''
+    assert 'process 42' in mount_propagation.problem('/run/netns', '42', path)
+
+
 @pytest.mark.parametrize('text', [lines((ROOT, 'shared:1')), ''])
-def test_nothing_is_claimed_of_what_is_right_or_unknown(tmp_path, text):
-    path = tmp_path / 'mountinfo'
-    path.write_text(text)
-    assert mount_propagation.problem('/run/netns', str(path)) == ''
-    assert mount_propagation.problem('/run/netns', str(tmp_path / 'none')) == ''
+def test_nothing_is_claimed_of_what_is_right_or_unknown(proc, text):
+    path = proc(self=text)
+    assert mount_propagation.problem('/run/netns', proc=path) == ''
+    assert mount_propagation.problem('/run/netns', '43', path) == ''
 
 
-@pytest.mark.parametrize(
-    ('own', 'first', 'is_apart'), [('mnt:[1]', 'mnt:[1]', False), ('mnt:[2]', 'mnt:[1]', True)]
-)
-def test_mount_namespace_of_our_own_is_known_by_its_number(tmp_path, own, first, is_apart):
-    for who, link in (('self', own), ('1', first)):
-        (tmp_path / who / 'ns').mkdir(parents=True)
-        (tmp_path / who / 'ns/mnt').symlink_to(link)
-    assert mount_propagation.is_apart(str(tmp_path)) is is_apart
-    assert not mount_propagation.is_apart(str(tmp_path / 'none'))
+def test_other_mount_namespace_is_known_by_the_numbers_of_its_mounts(proc):
+    host = lines((ROOT, 'shared:1'), (RUN, 'shared:5'))
+    other = host.replace('21 1 ', '521 1 ').replace('24 21 ', '524 521 ')
+    path = proc(_1=host, self=other, _42=host + NETNS.format('shared:9'), _43='')
+    assert mount_propagation.is_apart(proc=path)
+    assert not mount_propagation.is_apart('42', path)
+    # Of nobody who cannot be read is anything claimed.
+    assert not mount_propagation.is_apart('43', path)
+    assert not mount_propagation.is_apart('44', path)
 
 
 def test_mounts_of_this_process_are_understood():
-    with open(mount_propagation.MOUNTINFO, encoding='utf-8') as file:
+    with open('/proc/self/mountinfo', encoding='utf-8') as file:
         assert mount_propagation.receives('/', file.read()) is not None

@@ -252,8 +252,9 @@ def test_stale_files_ask_for_the_mounts(make, passes, caplog, monkeypatch):
     assert 'it is private' in caplog.text
 
 
-def test_notes_of_the_file_are_logged_once(make, caplog):
-    source = make(dataclasses.replace(SETTINGS, notes=('threads is not used',)))
+@pytest.mark.parametrize('field', ['notes', 'overlooked'])
+def test_notes_about_the_settings_are_logged_once(make, caplog, field):
+    source = make(dataclasses.replace(SETTINGS, **{field: ('threads is not used',)}))
     reading(source)
     reading(source)
     assert caplog.text.count('threads is not used') == 1

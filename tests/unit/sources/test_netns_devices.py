@@ -37,10 +37,10 @@ class Client:
         return [take(memoryview(message)) for message in self.messages[kind]]
 
 
-def link(name='qg-1', index=2, rx_bytes=5, mtu=1500, counters_first=False):
+def link(name='qg-1', index=2, rx_bytes=5, mtu=1500, counters_first=False, flags=1):
     counters = attribute(links.IFLA_STATS64, struct.pack('=25Q', 1, 2, rx_bytes, *range(22)))
     told = attribute(links.IFLA_MTU, struct.pack('=I', mtu))
-    begin = struct.pack('=BxHiII', 0, 1, index, 1, 0)
+    begin = struct.pack('=BxHiII', 0, 1, index, flags, 0)
     begin += attribute(links.IFLA_IFNAME, name.encode() + b'\0')
     return begin + (counters + told if counters_first else told + counters)
 
@@ -58,7 +58,7 @@ def client():
 
 @pytest.fixture
 def known():
-    return netns_devices.Known(model.Labels.of(netns='a'), 'other', '')
+    return netns_devices.Known(model.Labels.of(netns='a'), model.Labels.of(netns='a'), 'other', '')
 
 
 def read(client, known, *messages, addresses=None, wanted=None):
@@ -84,6 +84,33 @@ def test_what_changed_besides_the_counters_is_seen(client, known, counters_first
     (after,) = devices()
     assert (before.mtu, after.mtu) == (1500, 1400)
     assert after.labels is before.labels
+    assert [dict(each.info.pairs)['mtu'] for each in (before, after)] == ['1500', '1400']
+
+
+def test_labels_with_addresses_live_as_long_as_these(client, known):
+    """Else the text of each of their series would be made anew in every cycle."""
+    own = {2: ('10.0.0.1/24', '2001:db8::1/64')}
+    reader, _ = read(client, known, link())
+    (before,) = reader.devices(client, b'', known, own)
+    client.messages[links.RTM_NEWLINK] = [link(rx_bytes=6)]
+    (busy,) = reader.devices(client, b'', known, own)
+    client.messages[links.RTM_NEWLINK] = [link(rx_bytes=6, flags=0)]
+    (down,) = reader.devices(client, b'', known, own)
+    assert (busy.is_up, down.is_up) == (True, False)
+    assert before.info is busy.info is down.info
+    assert before.address_infos is busy.address_infos is down.address_infos
+    assert [dict(each.pairs) for each in down.address_infos] == [
+        {'netns': 'a', 'device': 'qg-1', 'address': '10.0.0.1/24', 'family': 'ipv4'},
+        {'netns': 'a', 'device': 'qg-1', 'address': '2001:db8::1/64', 'family': 'ipv6'},
+    ]
+
+
+def test_addresses_that_are_not_read_for_once_are_not_shown(client, known):
+    reader, _ = read(client, known, link())
+    (before,) = reader.devices(client, b'', known, {2: ('10.0.0.1/24',)})
+    (unread,) = reader.devices(client, b'', known, None)
+    (again,) = reader.devices(client, b'', known, {2: ('10.0.0.1/24',)})
+    assert [len(each.address_infos) for each in (before, unread, again)] == [1, 0, 1]
 
 
 def test_idle_device_is_the_same_object(client, known):
@@ -110,6 +137,7 @@ def test_name_that_passes_to_another_device(client, known):
     third, fourth = devices()
     assert [each.name for each in (third, fourth)] == ['qr-2', 'qg-1']
     assert (third.labels, fourth.labels) == (second.labels, first.labels)
+    assert (third.info, fourth.info) == (second.info, first.info)
 
 
 def test_device_that_comes_back_has_new_labels(client, known):
@@ -122,12 +150,19 @@ def test_device_that_comes_back_has_new_labels(client, known):
     assert after.labels is not before.labels
 
 
-def test_loopback_and_what_the_filter_names_are_left_out(client, known):
+def test_loopback_is_left_out_whatever_its_name(client, known):
+    loopback = links.IFF_UP | links.IFF_LOOPBACK
+    _, devices = read(client, known, link('lo', 1, flags=loopback), link('lo0', 2, flags=loopback))
+    assert devices() == ()
+    assert known.devices == {}
+
+
+def test_what_the_filter_names_is_left_out(client, known):
     wanted = netns_settings.Filter('dead', 'q')
-    messages = [link('lo', 1), link('qg-1', 2), link('qg-dead', 3), link('ha-1', 4)]
+    messages = [link('qr-2', 1), link('qg-1', 2), link('qg-dead', 3), link('ha-1', 4)]
     _, devices = read(client, known, *messages, wanted=wanted)
     for _ in range(2):
-        assert [each.name for each in devices()] == ['qg-1']
+        assert [each.name for each in devices()] == ['qr-2', 'qg-1']
 
 
 def test_dump_that_fails_costs_no_labels(client, known):

@@ -155,6 +155,34 @@ def test_deadline_ends_the_pass_and_counts_the_rest(reader, directory):
     assert found.seconds == 4.0
 
 
+ROUTER = '27e6b9c0-73c4-4624-9481-eb5c90f109bd'
+
+
+def test_skipped_ones_that_may_still_be_there_are_named_with_what_they_are(reader, directory):
+    """A router whose second namespace is not reached must be known to have one."""
+    now = [0.0]
+
+    def meddle(name):
+        now[0] += 2
+
+    reader.meddle = meddle
+    path = directory(f'qrouter-{ROUTER}', f'snat-{ROUTER}')
+    directory('no_namespace', text='')
+    found = run(reader, path, deadline=3.0, clock=lambda: now[0])
+    assert found.table.skipped == {'stale': 1, 'deadline': 1}
+    assert [(each.name, each.kind, each.uuid, each.devices) for each in found.table.unread] == [
+        ('no_namespace', 'other', '', None),
+        (f'snat-{ROUTER}', 'snat', ROUTER, None),
+    ]
+
+
+def test_one_that_vanished_is_nothing_that_may_still_be_there(reader, directory):
+    path = directory('a', f'snat-{ROUTER}')
+    reader.meddle = lambda name: name == 'a' and (path / f'snat-{ROUTER}').unlink()
+    found = run(reader, path)
+    assert (found.table.skipped, found.table.unread) == ({'vanished': 1}, ())
+
+
 def test_nobody_waits_for_a_pass_that_nobody_wants(reader, directory):
     stops = iter([False, True, True])
     found = passes(reader, directory('a', 'b', 'c')).run(lambda: next(stops))

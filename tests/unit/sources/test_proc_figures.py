@@ -92,6 +92,25 @@ def test_layout_that_changes_is_seen_though_it_has_as_many_words():
     assert parse('snmp', SNMP, parser)['IcmpMsg', 'InType3'] == 3
 
 
+def test_only_the_wanted_figures_are_kept():
+    parser = proc_figures.Parser(proc_figures.snmp, {('Tcp', 'RetransSegs'), ('Ip', 'None')})
+    assert parse('snmp', SNMP, parser) == {('Tcp', 'RetransSegs'): 2949}
+    other = SNMP.replace('2949', '5').replace('InType3', 'InType8')
+    assert parse('snmp', other, parser) == {('Tcp', 'RetransSegs'): 5}
+
+
+def test_text_without_a_wanted_figure_is_taken_apart_once():
+    texts = []
+
+    def keys(text):
+        texts.append(text)
+        return proc_figures.snmp(text)
+
+    parser = proc_figures.Parser(keys, frozenset())
+    assert [parse('snmp', SNMP, parser) for _ in range(3)] == [{}] * 3
+    assert texts == [SNMP]
+
+
 def test_layouts_without_end_are_not_kept():
     parser = proc_figures.Parser(proc_figures.snmp)
     for number in range(1000):
