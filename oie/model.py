@@ -746,6 +746,7 @@ USAGE_FAILURES = (
     'ledger',
     'malformed',
     'other',
+    'project',
     'record',
     'setup',
     'start_date',
@@ -785,16 +786,23 @@ class ServerUsage(NamedTuple):
 class CloudUsage:
     """One whole answer of a cloud about [window, taken_us]; moments in microseconds since 1970.
 
-    ``servers`` are all that existed in the window, in projects that ``projects`` names.
-    ``rejected`` are records that nobody can read. ``clock_skew_seconds`` is how far our clock is
-    ahead of the cloud's, None if that did not tell.
+    ``servers`` are all that existed in the window, in projects that ``projects`` names, and
+    ``strangers`` those in projects that it does not name. ``domain_ids`` are the domains that
+    were asked for, none for all. ``rejected`` are records that nobody can read.
+    ``clock_skew_seconds`` is how far our clock is ahead of the cloud's, None if that did not
+    tell. ``is_last`` is False while there are later windows to ask for; ``asked_us`` is when
+    that was, ``taken_us`` where it is None.
     """
 
     taken_us: int
     projects: tuple[Project, ...]
     servers: tuple[ServerUsage, ...]
+    strangers: tuple[ServerUsage, ...] = ()
+    domain_ids: frozenset[str] = frozenset()
     rejected: int = 0
     clock_skew_seconds: float | None = None
+    is_last: bool = True
+    asked_us: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -817,8 +825,8 @@ class ProjectUsage:
 class ProjectUsageHealth:
     """How the reading of project usage goes; totals since the start, times in seconds.
 
-    ``projects`` and ``instances`` are those of the last good update, ``remembered`` all
-    instances whose times are kept.
+    ``projects`` and ``instances`` are those of the last good update, ``left_out`` the instances
+    that it could not count, by reason, ``remembered`` all instances whose times are kept.
     """
 
     succeeded_at: float | None = None
@@ -827,6 +835,7 @@ class ProjectUsageHealth:
     failures: Mapping[str, int] = dataclasses.field(default_factory=dict)
     projects: int | None = None
     instances: int | None = None
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     remembered: int | None = None
     weights_read_at: float | None = None
     clock_skew_seconds: float | None = None

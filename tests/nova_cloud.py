@@ -84,6 +84,10 @@ class Cloud:
         self.faults: list[Fault] = []
         self.max_limit = MOST
         self.may_list_all = True
+        # Whether the user may use all filters of servers.
+        self.is_admin = True
+        # Entries after which Keystone cuts off its lists.
+        self.list_limit: int | None = None
         self.speaks = '2.40'
         self.delay = 0.0
         self.tokens: set[str] = set()
@@ -157,7 +161,7 @@ class Cloud:
         path = request.path.removeprefix('/identity').removeprefix('/v3').strip('/')
         if path == 'domains':
             listed = [{'id': key, 'name': name, 'enabled': True} for key, name in DOMAINS.items()]
-            return 200, {'domains': listed, 'links': {'next': None}}
+            return 200, self._cut('domains', listed)
         if path == 'projects':
             wanted = request.query.get('domain_id')
             found = [
@@ -165,7 +169,7 @@ class Cloud:
                 for key, (name, domain) in self.projects.items()
                 if wanted in (None, domain)
             ]
-            return 200, {'projects': found, 'links': {'next': None}}
+            return 200, self._cut('projects', found)
         version = {
             'id': 'v3.14',
             'status': 'stable',
@@ -174,6 +178,12 @@ class Cloud:
         if request.path.rstrip('/').endswith('/v3'):
             return 200, {'version': version}
         return 300, {'versions': {'values': [version]}}
+
+    def _cut(self, key: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+        # Keystone names no next page of a list that it has cut off.
+        is_cut = self.list_limit is not None and len(found) > self.list_limit
+        more = {'truncated': True} if is_cut else {}
+        return {key: found[: self.list_limit], 'links': {'next': None}, **more}
 
     # --- Nova ---------------------------------------------------------------
 
@@ -267,12 +277,16 @@ class Cloud:
         }
 
     def _detail(self, request: Request) -> Answer:
-        wants_gone = request.query.get('deleted') == 'True'
+        # Nova drops filters that a user may not use, without a word.
+        query = request.query if self.is_admin else {**request.query, 'deleted': ''}
+        project = query.get('project_id', '') if self.is_admin else ''
+        # Without an answer to it, "changes-since" means what is deleted too.
+        wanted = {query['deleted'] == 'True'} if query.get('deleted') else {False}
+        wanted |= {True} if not query.get('deleted') and 'changes-since' in query else set()
         found = (
             each
             for each in self.servers
-            if each.project == request.query.get('project_id', each.project)
-            and (each.ended is not None) == wants_gone
+            if project in ('', each.project) and (each.ended is not None) in wanted
         )
         page, has_more = self._page(request, found)
         servers = [

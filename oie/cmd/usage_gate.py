@@ -148,8 +148,12 @@ def _check_command(commands: 'argparse._SubParsersAction[command_lines.Parser]')
 
 
 def generate(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> int:
-    """Write the list of allowed requests, and an empty map of tokens where there is none."""
+    """Write the list of allowed requests, and an empty map of tokens where there is none.
+
+    :raises ConfigError: the gate has no room for a request; nothing is written
+    """
     gate = conf.gate
+    request_lines.check_lengths(gate.selectors, gate.path, gate.max_line_bytes)
     _make_directory(gate.directory)
     path = os.path.join(gate.directory, 'allowed_uris.lst')
     with files.locked(gate.directory):

@@ -156,11 +156,20 @@ ERRORS = _meter(
 )
 
 
+LEFT_OUT = _meter(
+    'oie_project_usage_left_out',
+    'instance',
+    'Instances that the last update could not count, by reason: record, nobody can read its size '
+    'or dates; project, neither Keystone nor the totals know its project.',
+    source='os-simple-tenant-usage and projects of Keystone',
+)
+
+
 class ProjectUsageCollector(base.Collector):
     """What the projects of a cloud have used; nothing unless ``[usage] enabled`` is true."""
 
     NEEDS = frozenset({'project_usage', 'project_usage_health'})
-    METERS = (*(meter for meter, _ in (*PROJECT, *HEALTH)), ERRORS)
+    METERS = (*(meter for meter, _ in (*PROJECT, *HEALTH)), ERRORS, LEFT_OUT)
 
     def collect(
         self, previous: model.Snapshot | None, current: model.Snapshot, notes: base.Notes
@@ -174,3 +183,5 @@ class ProjectUsageCollector(base.Collector):
         yield from base.families(HEALTH, [(model.NO_LABELS, health)])
         failures = health.failures.items()
         yield from base.family(ERRORS, ((model.Labels.of(reason=r), n) for r, n in failures))
+        left_out = health.left_out.items()
+        yield from base.family(LEFT_OUT, ((model.Labels.of(reason=r), n) for r, n in left_out))

@@ -17,6 +17,8 @@ from oslo_config import cfg
 from oie.config import option_types
 
 SELECTORS = '{__name__=~"project_(vcpu|mb)_usage|oie_project_.+_hours_total",job="project_usage"}'
+# With the headers it fits into 16384 bytes, the buffer of HAProxy.
+MOST_LINE_BYTES = 12288
 
 GATE = cfg.OptGroup(
     'gate',
@@ -40,6 +42,15 @@ GATE_OPTS = (
         default='/federate',
         help='Path of the federation at the Prometheus of the site. It differs from the default '
         'only where Prometheus has a --web.route-prefix.',
+    ),
+    cfg.IntOpt(
+        'max_line_bytes',
+        default=MOST_LINE_BYTES,
+        min=1024,
+        max=1048576,
+        help='Longest request that generate lists, path and query in bytes. HAProxy refuses what '
+        'does not fit into its buffer together with the headers: tune.bufsize, 16384 by default, '
+        'must be larger by 4096. Raise both, or write several lines of selectors.',
     ),
     cfg.Opt(
         'directory',

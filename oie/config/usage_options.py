@@ -70,7 +70,11 @@ USAGE_OPTS = (
         'deadline',
         type=option_types.Duration(minimum=1, maximum=86400),
         default='10m',
-        help='After this time an update has failed, whatever it waits for.',
+        help='After this time an answer of the cloud, with all of its pages, has failed, whatever '
+        'it waits for. Each answer is booked by itself: the past after start_date, or after an '
+        'outage, is asked for in windows of 30 days, shorter ones after a time-out. So this must '
+        'be above what Nova needs for the instances that exist at one time: 200,000 in pages of '
+        '1,000 that take 5 seconds each are 17 minutes.',
     ),
     cfg.IntOpt(
         'page_size',
@@ -99,7 +103,7 @@ USAGE_OPTS = (
         deprecated_opts=_formerly('simple_vm_id'),
         help='Id of a project whose instances are counted apart, by the value of the key '
         'simple_vm_tag in their metadata: a series for each value, with the value as '
-        'project_name. Empty: none.',
+        'project_name, cut at 200 bytes of UTF-8. Empty: none.',
     ),
     cfg.StrOpt(
         'simple_vm_tag',
@@ -129,8 +133,8 @@ USAGE_OPTS = (
         default='',
         deprecated_opts=_formerly('weight_update_endpoint'),
         help='URL (https, http or file) of the weights: JSON, a list of sets with '
-        'resource_set_timestamp, vcpus and memory_mb. While it does not answer the last good '
-        'weights count; until it has answered once, nothing is counted. Empty: none.',
+        'resource_set_timestamp, vcpus and memory_mb. While it does not answer, or without sets, '
+        'the last good ones count; until it has answered once, nothing is counted. Empty: none.',
     ),
     cfg.Opt(
         'weights_file',
@@ -188,7 +192,8 @@ USAGE_OPTS = (
         'keep_projects',
         type=option_types.Duration(minimum=0),
         default='30d',
-        help='How long the series of a project stay after Keystone has named it last.',
+        help='How long the series of a project stay after Keystone, or an instance, has named it '
+        'last, and those of a value of simple_vm_tag after its last instance.',
     ),
     cfg.Opt(
         'dummy_file',

@@ -22,7 +22,14 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 import urllib.parse
 
+from oie import exceptions
+
 PARAMETER = 'match[]'
+# What stands in a buffer of HAProxy besides a line: 1,024 bytes that haproxy.cfg keeps free
+# (tune.maxrewrite), and the headers: a token of up to 2 kB, and what Prometheus says of itself.
+# With a token of 43 characters 15,143 bytes pass over HTTP/2 (HAProxy 2.6.12, 2026-11).
+BESIDES = 4096
+_SHOWN = 40
 
 
 def request_line(selectors: Sequence[str], path: str = '/federate') -> str:
@@ -30,6 +37,24 @@ def request_line(selectors: Sequence[str], path: str = '/federate') -> str:
     # What Python leaves as it is are the same characters.
     query = urllib.parse.urlencode([(PARAMETER, each) for each in selectors])
     return f'{path}?{query}'
+
+
+def check_lengths(requests: Iterable[Sequence[str]], path: str, most: int) -> None:
+    """Make sure that the gate has room for each request.
+
+    :param most: bytes that a line may have
+    :raises ConfigError: one is longer
+    """
+    for selectors in requests:
+        size = len(request_line(selectors, path))
+        if size > most:
+            begin = ' '.join(selectors)[:_SHOWN]
+            raise exceptions.ConfigError(
+                f'[gate] selectors, {begin}...: the request has {size} bytes and [gate] '
+                f'max_line_bytes is {most}; write several lines of selectors, a scrape job of the '
+                'portal for each, or raise max_line_bytes and tune.bufsize in haproxy.cfg, which '
+                f'must be larger by {BESIDES}'
+            )
 
 
 def listed(requests: Iterable[Sequence[str]], path: str) -> str:

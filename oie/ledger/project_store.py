@@ -96,20 +96,43 @@ class ProjectStore(database.Database):
         with self._translated(), self._transaction() as connection:
             totals = {key: project_tables.copied(total) for key, total in before.totals.items()}
             floor = project_tables.marks_of(connection).get(project_tables.FLOOR, 0)
-            _Booking(connection, totals, answer, weigh).run(max(since_us, floor))
+            booking = _Booking(connection, totals, answer, weigh)
+            booking.run(max(since_us, floor))
             oldest = answer.taken_us - self._keep_us
             if project_tables.forget(connection, oldest):
                 floor = max(floor, oldest)
             cursor = max(before.cursor_us or 0, answer.taken_us)
-            marks = {project_tables.CURSOR: cursor, project_tables.FLOOR: floor}
-            project_tables.mark(connection, marks)
+            is_behind = _is_behind(before, answer)
+            _mark(connection, cursor, floor, is_behind=is_behind)
             remembered = project_tables.count(connection)
-        self._booked = project_tables.Booked(totals, cursor, before.first_us, remembered)
+        self._booked = project_tables.Booked(
+            totals, cursor, before.first_us, remembered, is_behind, booking.left_out
+        )
         return self._booked
 
 
+def _is_behind(before: project_tables.Booked, answer: model.CloudUsage) -> bool:
+    """Return whether totals lack a part of the past that was never booked.
+
+    After a time in which nobody asked they do not: then they were whole once.
+    """
+    return not answer.is_last and (before.is_behind or before.cursor_us is None)
+
+
+def _mark(connection: sqlite3.Connection, cursor: int, floor: int, *, is_behind: bool) -> None:
+    marks = {project_tables.CURSOR: cursor, project_tables.FLOOR: floor}
+    if is_behind:
+        marks[project_tables.BEHIND] = cursor
+    else:
+        project_tables.unmark(connection, project_tables.BEHIND)
+    project_tables.mark(connection, marks)
+
+
 class _Booking:
-    """One answer on its way into the file."""
+    """One answer on its way into the file.
+
+    :ivar left_out: number of instances by projects that neither Keystone nor the file knows
+    """
 
     def __init__(
         self,
@@ -123,6 +146,10 @@ class _Booking:
         self._answer = answer
         self._weigh = weigh
         self._projects = {project.id: project for project in answer.projects}
+        # What was there at the moment of the answer: projects, and parts of them by tag.
+        self._seen: set[project_tables.Key] = {(key, '') for key in self._projects}
+        self.left_out: dict[str, int] = {}
+        self._servers = (*answer.servers, *self._adopted())
 
     def run(self, since_us: int) -> None:
         known = self._known()
@@ -131,7 +158,7 @@ class _Booking:
         closed: list[tuple[Any, ...]] = []
         for project in self._answer.projects:
             self._total(project.id, '')
-        for seen in self._answer.servers:
+        for seen in self._servers:
             before = known.get(seen.uuid)
             counted = project_spans.count(
                 before and before.life, seen, since_us=since_us, now_us=self._answer.taken_us
@@ -140,6 +167,7 @@ class _Booking:
                 continue
             # A tag that was seen stays: of an instance that is gone nobody tells it.
             tag = seen.tag or (before.tag if before else '')
+            self._seen |= {(seen.project_id, ''), (seen.project_id, tag)}
             if counted.added:
                 weights = self._weigh(
                     counted.added.vcpus, counted.added.memory_mb, seen.started_us
@@ -152,17 +180,36 @@ class _Booking:
             known[seen.uuid] = _Known(tag, counted.life)
         self._write(added, changed, closed)
 
+    def _adopted(self) -> list[model.ServerUsage]:
+        """Return the instances of projects that only the file knows; count those of the others.
+
+        Keystone may delete a project whose instances go on: they count under its last name. Of
+        the others, where domains were chosen, most are in a domain that nobody asked for.
+        """
+        wanted = self._answer.domain_ids
+        if not self._answer.strangers:
+            return []
+        of_file = {total.project.id: total.project for total in self._totals.values()}
+        found = []
+        for seen in self._answer.strangers:
+            project = of_file.get(seen.project_id)
+            if project is not None and (not wanted or project.domain_id in wanted):
+                self._projects[project.id] = project
+                found.append(seen)
+            elif not wanted:
+                self.left_out[seen.project_id] = self.left_out.get(seen.project_id, 0) + 1
+        return found
+
     def _known(self) -> dict[str, _Known]:
         """Return what is known of the instances of the answer."""
         # Those of the window all at once, the few others one by one.
-        oldest = min(
-            (seen.ended_us or self._answer.taken_us for seen in self._answer.servers), default=0
-        )
+        ends = (seen.ended_us for seen in self._servers if seen.ended_us is not None)
+        oldest = min([self._answer.taken_us, *ends])
         rows = self._connection.execute(
             f'{project_tables.GET_LIFE} counted_us >= ?', (oldest - project_spans.HOUR_US,)
         )
         known = {uuid: _Known(tag, project_spans.Life(*life)) for uuid, tag, *life in rows}
-        for seen in self._answer.servers:
+        for seen in self._servers:
             if seen.uuid not in known:
                 row = self._connection.execute(
                     f'{project_tables.GET_LIFE} uuid = ?', (seen.uuid,)
@@ -194,10 +241,12 @@ class _Booking:
             project_tables.DROP_SPANS,
             ((uuid, project_tables.MOST_SPANS) for uuid in {row[-1] for row in closed}),
         )
-        for total in self._totals.values():
-            if total.project.id in self._projects:
-                total.project = self._projects[total.project.id]
-                total.seen_us = max(total.seen_us, self._answer.taken_us)
+        asked = self._answer.asked_us
+        now = self._answer.taken_us if asked is None else asked
+        for key, total in self._totals.items():
+            total.project = self._projects.get(total.project.id, total.project)
+            if key in self._seen:
+                total.seen_us = max(total.seen_us, now)
         run(
             project_tables.PUT_PROJECT,
             project_tables.rows(self._totals.values(), self._projects.keys()),

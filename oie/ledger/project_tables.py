@@ -14,8 +14,10 @@
 
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import dataclasses
 import sqlite3
+import types
 from typing import Any
 from typing import NamedTuple
 
@@ -66,6 +68,8 @@ SCHEMA = (
     'CREATE TABLE moment (name TEXT PRIMARY KEY, at_us INTEGER NOT NULL)',
 )
 FIRST, FLOOR, CURSOR = 'first', 'floor', 'cursor'
+# There only while the past is booked for the first time.
+BEHIND = 'behind'
 # A guest that is resized for ever must not fill the disk; the sums hold what is dropped here.
 MOST_SPANS = 64
 _SUMS = tuple(field.name for field in dataclasses.fields(project_spans.Sums))
@@ -95,7 +99,11 @@ Key = tuple[str, str]
 
 @dataclasses.dataclass(slots=True)
 class Total:
-    """What a project, or a part of it by tag, has used, and when Keystone named it last."""
+    """What a project, or a part of it by tag, has used.
+
+    ``seen_us`` is when Keystone, or an instance, named the project last; of a part by tag it is
+    when an answer had an instance with this tag last.
+    """
 
     project: model.Project
     tag: str
@@ -114,12 +122,17 @@ class Booked(NamedTuple):
     :ivar cursor_us: up to which moment everything is booked, None before the first answer
     :ivar first_us: when the file was made, or when the one before it was lost
     :ivar remembered: instances whose times are kept
+    :ivar is_behind: whether the past is still being booked for the first time
+    :ivar left_out: by the ids of projects that nobody knows, the number of their instances in
+        the answer, which are not counted
     """
 
     totals: dict[Key, Total]
     cursor_us: int | None
     first_us: int
     remembered: int
+    is_behind: bool = False
+    left_out: Mapping[str, int] = types.MappingProxyType({})
 
 
 def rows(totals: Iterable[Total], wanted: Iterable[str]) -> Iterator[tuple[Any, ...]]:
@@ -157,7 +170,9 @@ def read(connection: sqlite3.Connection) -> Booked | None:
         except ValueError as exc:
             raise sqlite3.DatabaseError(f'the totals of project {project_id!r}: {exc}') from exc
         totals[project_id, tag] = Total(project, tag, seen_us, found)
-    return Booked(totals, marks.get(CURSOR), marks[FIRST], count(connection))
+    return Booked(
+        totals, marks.get(CURSOR), marks[FIRST], count(connection), is_behind=BEHIND in marks
+    )
 
 
 def forget(connection: sqlite3.Connection, before_us: int) -> int:
@@ -175,6 +190,10 @@ def marks_of(connection: sqlite3.Connection) -> dict[str, int]:
 
 def mark(connection: sqlite3.Connection, marks: dict[str, int]) -> None:
     connection.executemany('INSERT OR REPLACE INTO moment VALUES (?, ?)', marks.items())
+
+
+def unmark(connection: sqlite3.Connection, name: str) -> None:
+    connection.execute('DELETE FROM moment WHERE name = ?', (name,))
 
 
 def count(connection: sqlite3.Connection) -> int:

@@ -24,10 +24,16 @@ class Source(Protocol):
     """What tells the usage of a cloud."""
 
     def read(
-        self, since_us: int, cursor_us: int | None, is_wanted: Callable[[], bool]
+        self,
+        since_us: int,
+        cursor_us: int | None,
+        is_wanted: Callable[[], bool],
+        *,
+        window_us: int | None,
     ) -> model.CloudUsage:
         """Return the usage of all projects.
 
+        :param window_us: how much time after ``cursor_us``, or ``since_us``, is enough
         :raises UsageError: no whole answer came
         """
 

@@ -29,9 +29,12 @@ from typing import Any
 from oie import exceptions
 from oie import failures
 from oie import model
+from oie.config import moments
 from oie.feeds import schedule
 from oie.ledger import project_tables
+from oie.project_usage import left_outs
 from oie.project_usage import parts
+from oie.project_usage import questions
 from oie.project_usage import shown
 from oie.sources import calls
 
@@ -42,6 +45,8 @@ RETRY_SECONDS = 5.0
 _MICROSECOND = 10**6
 _SUBJECT = 'project usage'
 _CLOSE_SECONDS = 1.0
+# An update succeeds without these.
+_PARTS = ('project', 'record', 'weights')
 # What does not end by itself.
 _FOR_OPERATORS = frozenset({'auth', 'setup'})
 
@@ -74,10 +79,8 @@ class ProjectUsageReader:
         random: Callable[[], float] = random.random,
         wait: Callable[[float], object] | None = None,
     ) -> None:
-        self._source = source
         self._ledger = ledger
         self._weights = weights
-        self._start_date = start_date
         self._settings = settings
         self._shown = shown
         self._clock = clock
@@ -88,6 +91,14 @@ class ProjectUsageReader:
         self._failures = failures.LastingFailures(LOG)
         # One that hangs, and one more: then nothing is asked before one of them returns.
         self._calls = calls.Calls(2, 'oie-usage')
+        self._questions = questions.Questions(
+            source,
+            start_date,
+            self._calls,
+            deadline=settings.deadline,
+            is_stopping=self._stopping.is_set,
+            monotonic=monotonic,
+        )
         self._booked: project_tables.Booked | None = None
         self._failed = 0
         # Swapped as wholes, so that a cycle needs no lock.
@@ -137,9 +148,6 @@ class ProjectUsageReader:
             return self._fail('ledger', exc, begun)
         except exceptions.UsageError as exc:
             return self._fail(exc.reason, exc, begun)
-        except exceptions.SourceError as exc:
-            # It hangs, or those before it still do.
-            return self._fail('timeout', exc, begun)
         # Nothing that nobody thought of may end this thread.
         except Exception as exc:
             LOG.debug('project usage', exc_info=True)
@@ -147,22 +155,24 @@ class ProjectUsageReader:
         return self._succeed(begun)
 
     def _update(self) -> None:
-        """Ask, and book the answer.
+        """Ask, and book the answers, the oldest first.
 
-        :raises OieError: nothing was booked
+        :raises OieError: the last one was not booked; those before it were
         """
-        booked = self._booked
-        assert booked is not None  # noqa: S101, step() opened it
         self._refresh_weights()
         weigh = self._weights.weigher()
-        since, answer = self._calls.run(
-            'update of project usage',
-            lambda call: self._ask(call, booked),
-            self._settings.deadline,
-        )
-        self._take(self._ledger.book(answer, since_us=since, weigh=weigh))
-        self._count('record', answer.rejected)
-        self._tell_rejected(answer.rejected)
+        left_out = left_outs.LeftOut()
+        self._questions.begin()
+        is_last = False
+        while not is_last:
+            assert self._booked is not None  # noqa: S101, step() opened it
+            since, answer = self._questions.answered(self._booked)
+            self._take(self._ledger.book(answer, since_us=since, weigh=weigh))
+            left_out.note(answer.rejected, self._booked.left_out)
+            is_last = answer.is_last
+            if not is_last:
+                self._tell_progress(answer.taken_us)
+        self._tell(left_out)
         self._health = dataclasses.replace(
             self._health,
             projects=len(answer.projects),
@@ -170,17 +180,11 @@ class ProjectUsageReader:
             clock_skew_seconds=answer.clock_skew_seconds,
         )
 
-    def _ask(
-        self, call: calls.Call[Any], booked: project_tables.Booked
-    ) -> tuple[int, model.CloudUsage]:
-        """Return from when on usage counts, and what the cloud says; meant to be a call."""
-
-        def is_wanted() -> bool:
-            return not (call.is_abandoned or self._stopping.is_set())
-
-        start = self._start_date.moment()
-        since = booked.first_us if start is None else start
-        return since, self._source.read(since, booked.cursor_us, is_wanted)
+    def _tell_progress(self, until_us: int) -> None:
+        text = f'the past is booked up to {moments.text_of(until_us)}'
+        LOG.info('%s: %s', _SUBJECT, text)
+        if self._reading.value is None:
+            self._reading = dataclasses.replace(self._reading, error=text)
 
     def _refresh_weights(self) -> None:
         """Read the weights; where that fails the last ones count on."""
@@ -199,8 +203,9 @@ class ProjectUsageReader:
 
     def _succeed(self, begun: float) -> float:
         self._failed = 0
+        self._questions.note_success()
         self._failures.settle(
-            _SUBJECT, *(each for each in model.USAGE_FAILURES if each not in ('weights', 'record'))
+            _SUBJECT, *(each for each in model.USAGE_FAILURES if each not in _PARTS)
         )
         seconds = self._monotonic() - begun
         now = self._clock()
@@ -232,12 +237,14 @@ class ProjectUsageReader:
         counted[reason] = counted.get(reason, 0) + number
         self._health = dataclasses.replace(self._health, failures=counted)
 
-    def _tell_rejected(self, rejected: int) -> None:
-        if rejected:
-            text = f'{rejected} instances have no readable size or dates and are not counted'
-            self._failures.report(_SUBJECT, 'record', text)
-        else:
-            self._failures.settle(_SUBJECT, 'record')
+    def _tell(self, left_out: left_outs.LeftOut) -> None:
+        for reason, number in left_out.numbers().items():
+            self._count(reason, number)
+            if number:
+                self._failures.report(_SUBJECT, reason, left_out.text(reason))
+            else:
+                self._failures.settle(_SUBJECT, reason)
+        self._health = dataclasses.replace(self._health, left_out=left_out.numbers())
 
     def _now_us(self) -> int:
         return int(self._clock() * _MICROSECOND)
@@ -246,8 +253,8 @@ class ProjectUsageReader:
         """Show what is booked."""
         self._booked = booked
         read_at = self._reading.read_at
-        if read_at is None and booked.cursor_us is not None:
-            read_at = booked.cursor_us / _MICROSECOND
         value = self._shown.of(booked, self._clock())
+        if read_at is None and value is not None and booked.cursor_us is not None:
+            read_at = booked.cursor_us / _MICROSECOND
         self._reading = dataclasses.replace(self._reading, value=value, read_at=read_at)
         self._health = dataclasses.replace(self._health, remembered=booked.remembered)

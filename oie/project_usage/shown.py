@@ -17,6 +17,7 @@ import dataclasses
 from oie import model
 from oie.ledger import project_spans
 from oie.ledger import project_tables
+from oie.sources.project_usage import tags
 
 _MICROSECOND = 10**6
 _GIB = 1024
@@ -30,7 +31,7 @@ _Names = tuple[str, str, str, str]
 class Settings:
     """Which projects are shown, and how.
 
-    :ivar keep: seconds for which one stays that Keystone names no more
+    :ivar keep: seconds for which one stays that nobody names any more
     """
 
     keep: float
@@ -51,16 +52,22 @@ class Shown:
     ) -> tuple[model.ProjectUsage, ...] | None:
         """Return the usage of all projects that are shown at a Unix time.
 
-        None before the first answer: nobody knows then whether there is a project at all.
+        None before the first answer: nobody knows then whether there is a project at all. None
+        too while the past is booked: who rates a counter would take it for usage of today.
         """
-        if booked.cursor_us is None:
+        if booked.cursor_us is None or booked.is_behind:
             return None
         oldest = int((now - self._settings.keep) * _MICROSECOND)
-        sums: dict[_Names, project_spans.Sums] = {}
+        sums = {
+            _names(total): project_spans.Sums()
+            for total in booked.totals.values()
+            if total.seen_us >= oldest and self._is_wanted(total.project)
+        }
         for total in booked.totals.values():
-            if total.seen_us >= oldest and self._is_wanted(total.project):
-                # A tag may be the name of its project: to Prometheus they are one.
-                sums.setdefault(_names(total), project_spans.Sums()).join(total.sums)
+            # A tag may be the name of its project: to Prometheus they are one, which must not
+            # fall when nobody has the tag any more.
+            if _names(total) in sums:
+                sums[_names(total)].join(total.sums)
         # The same objects as before, so that an output may keep what it made of them.
         self._labels = {names: self._labels.get(names) or _labels(names) for names in sums}
         return tuple(self._usage(self._labels[names], each) for names, each in sums.items())
@@ -89,7 +96,9 @@ class Shown:
 
 def _names(total: project_tables.Total) -> _Names:
     project = total.project
-    return project.id, total.name, project.domain_name, project.domain_id
+    # A file of earlier versions may hold longer tags.
+    name = tags.cut(total.tag) or project.name
+    return project.id, name, project.domain_name, project.domain_id
 
 
 def _labels(names: _Names) -> model.Labels:

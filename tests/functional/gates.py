@@ -30,6 +30,9 @@ from typing import Any
 import trustme
 import yaml
 
+from oie.federation import attempts
+from oie.federation import connections
+from oie.federation import http2_client
 from tests.functional import exporter as exporters
 from tests.functional import processes
 from tests.functional import servers
@@ -232,6 +235,8 @@ class Gate:
     :param directory: its own: the configuration of oie-usage-gate, list, map, socket, log
     :param backend: host:port behind it
     :param has_h2c: whether HTTP/2 is spoken without TLS, too
+    :param config: what stands in place of the shipped configuration
+    :param more: lines of [gate]
     """
 
     def __init__(
@@ -242,6 +247,7 @@ class Gate:
         shown: Certificate | None = None,
         has_h2c: bool = False,
         config: str = '',
+        more: str = '',
     ) -> None:
         self.directory = directory
         self.shown = shown
@@ -251,7 +257,7 @@ class Gate:
             text = text.replace('    option disable-h2-upgrade\n', '')
         (directory / 'haproxy.cfg').write_text(text, encoding='utf-8')
         (directory / 'oie.conf').write_text(
-            f'[gate]\ndirectory = {self.files}\nsocket_path = {directory}/admin.sock\n'
+            f'[gate]\ndirectory = {self.files}\nsocket_path = {directory}/admin.sock\n{more}\n'
         )
         self._backend = backend
         argv = ('haproxy', '-db', '-f', str(directory / 'haproxy.cfg'))
@@ -270,8 +276,12 @@ class Gate:
         return f'https://127.0.0.1:{self.tls_port}'
 
     @property
+    def lines(self) -> list[str]:
+        return (self.files / 'allowed_uris.lst').read_text().splitlines()
+
+    @property
     def line(self) -> str:
-        return (self.files / 'allowed_uris.lst').read_text().splitlines()[0]
+        return self.lines[0]
 
     @property
     def log(self) -> str:
@@ -312,6 +322,22 @@ class Gate:
     def status(self, token: str) -> int:
         """Return how the allowed request is answered, over a connection of its own."""
         return status(self.plain_port, self.line, token)
+
+    def ask(self, target: str, token: str) -> int:
+        """Return how a GET is answered: over HTTP/2 with TLS, else over HTTP/1.1."""
+        if self.shown is None:
+            return status(self.plain_port, target, token)
+        gate = connections.gate_of(self.tls_url, str(self.shown.ca))
+        fields = [(':method', 'GET'), (':scheme', 'https'), (':path', target)]
+        fields.append((':authority', gate.authority))
+        if token:
+            fields.append(('authorization', f'Bearer {token}'))
+        # Nothing is filled in: a token may have a "$" as little as a target.
+        attempt = attempts.Attempt(name='a request', group='', fields=tuple(fields))
+        [answer] = http2_client.exchange(
+            gate, attempt, attempts.Filling(gate.scheme, gate.authority, target)
+        )
+        return answer.status
 
     def _is_open(self) -> bool:
         if not self.program.is_running:

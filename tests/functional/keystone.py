@@ -39,8 +39,6 @@ key_repository = {directory}/fernet
 key_repository = {directory}/fernet
 [credential]
 key_repository = {directory}/credential
-[token]
-expiration = {expiration}
 [cache]
 enabled = false
 """
@@ -66,15 +64,11 @@ def environment() -> environments.Environment:
 
 
 class Keystone:
-    """A Keystone on a port of 127.0.0.1, with an administrator and the domains of a site.
+    """A Keystone on a port of 127.0.0.1, with an administrator and the domains of a site."""
 
-    :param expiration: seconds for which a token is good
-    """
-
-    def __init__(self, expiration: int = 3600) -> None:
+    def __init__(self) -> None:
         self.port = processes.free_port()
         self._environment = environment()
-        self._expiration = expiration
         self._directory = pathlib.Path()
         self._program: processes.Program | None = None
 
@@ -84,8 +78,7 @@ class Keystone:
 
     def __enter__(self) -> 'Keystone':
         self._directory = pathlib.Path(tempfile.mkdtemp(prefix='oiet-keystone-'))
-        config = self._directory / 'keystone.conf'
-        config.write_text(CONFIG.format(directory=self._directory, expiration=self._expiration))
+        self._configure()
         for name in ('fernet', 'credential'):
             (self._directory / name).mkdir()
         self._manage('db_sync')
@@ -119,6 +112,12 @@ class Keystone:
         if self._program is not None:
             self._program.stop()
 
+    def limit_lists(self, most: int | None) -> None:
+        """Serve lists of so many projects and domains at most, None for whole ones."""
+        self.stop()
+        self._configure('' if most is None else f'[resource]\nlist_limit = {most}\n')
+        self.start()
+
     def variables(self) -> dict[str, str]:
         """Return what an openrc file of the administrator holds."""
         return {
@@ -141,12 +140,28 @@ class Keystone:
         """Change a domain or a project."""
         self._ask('PATCH', f'/{kind}s/{key}', {kind: values})
 
+    def delete(self, kind: str, key: str) -> None:
+        """Delete a domain, project or service."""
+        headers = {'X-Auth-Token': self._log_in()}
+        answer = requests.delete(f'{self.url}/{kind}s/{key}', headers=headers, timeout=10)
+        answer.raise_for_status()
+
     def knows(self, token: str) -> bool:
         """Whether a token is one of ours and still good."""
         # It asks for itself: the administrator's may have ended.
         headers = {'X-Auth-Token': token, 'X-Subject-Token': token}
         answer = requests.get(f'{self.url}/auth/tokens', headers=headers, timeout=10)
         return answer.ok
+
+    def revoke(self, token: str) -> None:
+        """End a token before its time."""
+        headers = {'X-Auth-Token': self._log_in(), 'X-Subject-Token': token}
+        answer = requests.delete(f'{self.url}/auth/tokens', headers=headers, timeout=10)
+        answer.raise_for_status()
+
+    def _configure(self, more: str = '') -> None:
+        text = CONFIG.format(directory=self._directory)
+        (self._directory / 'keystone.conf').write_text(text + more)
 
     def _manage(self, *words: str) -> None:
         config = str(self._directory / 'keystone.conf')

@@ -183,6 +183,30 @@ def test_generated_line_is_what_prometheus_asks_for(
     assert asked == {f'GET {request_lines.request_line(selectors)} HTTP/1.1'}
 
 
+@pytest.mark.parametrize('way', ['plain', 'tls'])
+def test_longest_line_that_is_listed_passes_with_a_long_token(
+    new_gate: Gates, certificate: gates.Certificate, way: str, tmp_path: pathlib.Path
+) -> None:
+    most = gate_options.MOST_LINE_BYTES
+    selector = '{__name__=~"%s"}' % ('x' * most)
+    selector = selector.replace('x' * (len(request_lines.request_line((selector,))) - most), '', 1)
+    token = 'long' * 300
+    with gates.Listener('project_vcpu_usage{project_id="1"} 1\n') as behind:
+        gate = new_gate(
+            behind.address,
+            shown=certificate if way == 'tls' else None,
+            more=f'selectors = {selector}',
+        )
+        assert [len(line) for line in gate.lines] == [most]
+        token_file = gate.write_token(token)
+        assert gate.run('token', 'new', 'portal', '--token-file', str(token_file)).returncode == 0
+        address = (gate.tls_url if way == 'tls' else gate.plain_url).partition('//')[2]
+        ca = certificate.ca if way == 'tls' else None
+        params = {'match[]': [selector]}
+        with gates.Prometheus(PORTAL(address, token_file, '1s', ca, params=params)) as portal:
+            processes.wait_for(lambda: portal.query('project_vcpu_usage'), 20, 'usage')
+
+
 # --- what does not --------------------------------------------------------------
 
 
@@ -334,17 +358,36 @@ def test_files_hold_no_token_and_are_closed(new_gate: Gates) -> None:
     assert sorted(path.name for path in gate.files.iterdir()) == ['allowed_uris.lst', 'tokens.map']
 
 
-def test_token_that_is_asked_for_in_a_query_is_not_logged(new_gate: Gates) -> None:
+# As "token new --token-file" takes them: 24 random bytes in base64, and what is longer.
+@pytest.mark.parametrize(
+    'token',
+    ['I6qhox9HOmpHE0oYwJc74dXc6gFLACVg', 'q+8/Zt0a+/pKcXvB2m5sN7e+R/4dQw9h', 'x.~+/-' * 9 + '=='],
+)
+@pytest.mark.parametrize('way', ['plain', 'tls'])
+def test_token_in_a_wrong_place_is_not_logged(
+    new_gate: Gates, certificate: gates.Certificate, token: str, way: str
+) -> None:
     with gates.Listener('up 1\n') as behind:
-        gate = new_gate(behind.address)
-        token = gate.new_token()
-        assert gates.status(gate.plain_port, f'/x?token={token}', token) == 403
-        assert gates.status(gate.plain_port, f'/x?token={token}', '') == 401
-        gate.program.stop()
+        gate = new_gate(behind.address, shown=certificate if way == 'tls' else None)
+        done = gate.run('token', 'new', 'portal', '--token-file', str(gate.write_token(token)))
+        assert done.returncode == 0, done.stderr
+        quoted = urllib.parse.quote(token, safe='')
+        for place in (token, quoted):
+            targets = [f'/{place}', f'/federate/{place}', f'/federate?access_token={place}']
+            targets += [f'{gate.line}&token={place}', f'/{place}?x=1', f'/x?{place}']
+            assert [gate.ask(target, token) for target in targets] == [403] * len(targets)
+            assert [gate.ask(target, '') for target in targets] == [401] * len(targets)
+        assert gate.ask(gate.line, token) == 200
+        # A request is logged a moment after its answer.
+        last = f'refused=- asked="{gate.line}"'
+        processes.wait_for(lambda: last in gate.log, 10, 'the line of the last request')
 
-    assert 'refused=target asked="/x?token=***"' in gate.log
-    assert token not in gate.log
-    assert token[:20] not in gate.log
+    assert 'refused=target asked="/federate"' in gate.log
+    assert 'refused=target asked="/x"' in gate.log
+    # No part of it either: what is long enough for one is not told at all.
+    for text in (token, quoted):
+        assert text[:16] not in gate.log
+        assert text[-16:] not in gate.log
 
 
 # --- fails closed ---------------------------------------------------------------
@@ -417,7 +460,7 @@ def _labels(count: int) -> str:
     [
         (gates.exposition(30), {'sample_limit': 119}, 'sample limit exceeded'),
         (gates.exposition(3, _labels(4)), {}, 'label_limit exceeded'),
-        (gates.exposition(3, f',x="{"y" * 257}"'), {}, 'label_value_length_limit exceeded'),
+        (gates.exposition(3, f',x="{"y" * 513}"'), {}, 'label_value_length_limit exceeded'),
         (gates.exposition(3, f',{"x" * 65}="y"'), {}, 'label_name_length_limit exceeded'),
         (gates.exposition(300), {'body_size_limit': '64KB'}, 'body size limit exceeded'),
     ],
@@ -452,6 +495,22 @@ def test_exactly_as_much_as_the_limits_allow_is_stored(new_gate: Gates) -> None:
                 lambda: portal.values('count({project_id!=""})'), 20, 'usage'
             )
     assert found == [120.0]
+
+
+def test_names_that_are_as_long_as_names_can_be_are_stored(new_gate: Gates) -> None:
+    # A character of four bytes, as often as Keystone lets it stand in a name. A limit of
+    # Prometheus counts bytes: one name beyond it would keep all projects of the site away.
+    longest = '\U0001f600' * 64
+    text = gates.exposition(3, f',domain="{longest}"').replace('project-1', longest)
+    with gates.Listener(text) as behind:
+        gate = new_gate(behind.address)
+        token_file = gate.write_token(gate.new_token())
+        address = gate.plain_url.removeprefix('http://')
+        with gates.Prometheus(PORTAL(address, token_file, '1s', None)) as portal:
+            rows = processes.wait_for(lambda: portal.query('project_vcpu_usage'), 20, 'usage')
+
+    assert {row['metric']['domain'] for row in rows} == {longest}
+    assert {row['metric']['project_name'] for row in rows} == {'project-0', longest, 'project-2'}
 
 
 # --- what is shipped ------------------------------------------------------------

@@ -26,6 +26,7 @@ from oie import plugins
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / 'etc/prometheus'
+FEDERATION = ROOT / 'etc/federation'
 RUNBOOKS = ROOT / 'doc/source/admin/runbooks'
 GOLDEN = ROOT / 'tests/data/golden/metrics_everything.txt'
 BASE = 'https://docs.example.org/oie/admin/runbooks/'
@@ -47,6 +48,15 @@ RULES = [rule for name in FILES for group in groups_of(name) for rule in group['
 ALERTS = {rule['alert']: rule for rule in RULES if 'alert' in rule}
 RECORDED = {rule['record']: rule for rule in RULES if 'record' in rule}
 TESTED = [group for name in FILES for group in load(SHIPPED / f'tests/{name}.yml')['tests']]
+# Those of a portal; what its rules ask for is tested with the rest of its files.
+OF_PORTAL = {
+    rule['alert']: rule
+    for group in load(FEDERATION / 'rules/usage.yml')['groups']
+    for rule in group['rules']
+    if 'alert' in rule
+}
+TESTED_OF_PORTAL = load(FEDERATION / 'tests/usage.yml')['tests']
+EVERY_ALERT = {**ALERTS, **OF_PORTAL}
 FEED_SUFFIX = re.compile(r'oie_[a-z_]+?_(contact_active|fresh|held|refresh_[a-z_]+)$')
 
 
@@ -142,10 +152,10 @@ def test_recorded_names_have_a_level_a_metric_and_what_was_done():
         assert re.fullmatch(r'oie:(project|host|router)_[a-z_]+:(sum|count|(ratio_)?rate5m)', name)
 
 
-@pytest.mark.parametrize('name', ALERTS)
+@pytest.mark.parametrize('name', EVERY_ALERT)
 class TestAlert:
     def test_it_says_how_urgent_it_is_and_what_happens(self, name):
-        alert = ALERTS[name]
+        alert = EVERY_ALERT[name]
         assert alert['labels'].keys() == {'severity'}
         assert alert['labels']['severity'] in {'critical', 'warning', 'info'}
         assert alert['annotations'].keys() - {'who'} == {'summary', 'description', 'runbook_url'}
@@ -154,7 +164,7 @@ class TestAlert:
         assert '\n' not in summary
 
     def test_its_runbook_says_what_it_means_how_to_check_and_what_to_do(self, name):
-        url = ALERTS[name]['annotations']['runbook_url']
+        url = EVERY_ALERT[name]['annotations']['runbook_url']
         page, _, anchor = url.removeprefix(BASE).partition('.html#')
         assert anchor == name.lower()
         text = (RUNBOOKS / f'{page}.rst').read_text(encoding='utf-8')
@@ -166,12 +176,12 @@ class TestAlert:
     def test_it_is_tested_to_fire_and_to_be_silent(self, name):
         tests = [
             one
-            for group in TESTED
+            for group in (*TESTED, *TESTED_OF_PORTAL)
             for one in group.get('alert_rule_test', ())
             if one['alertname'] == name
         ]
-        assert any(one['exp_alerts'] for one in tests)
-        assert any(not one['exp_alerts'] for one in tests)
+        assert any(one.get('exp_alerts') for one in tests)
+        assert any(not one.get('exp_alerts') for one in tests)
 
 
 def test_every_recorded_series_is_tested_with_a_value():
@@ -189,7 +199,7 @@ def test_every_runbook_belongs_to_an_alert():
     for path in RUNBOOKS.glob('*.rst'):
         text = path.read_text(encoding='utf-8')
         headings |= set(re.findall(r'^(\w+)\n-+$', text, re.MULTILINE))
-    assert headings == ALERTS.keys()
+    assert headings == EVERY_ALERT.keys()
 
 
 def test_tests_use_series_as_the_exporter_shows_them(labels):

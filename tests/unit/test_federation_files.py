@@ -18,11 +18,14 @@ import re
 import pytest
 import yaml
 
+from oie import plugins
 from oie.cmd import wiring
 from oie.config import gate_options
 from oie.federation import request_lines
+from oie.federation import tokens
 from oie.sources.project_usage import documents
 from oie.sources.project_usage import dummy
+from oie.sources.project_usage import tags
 
 ROOT = pathlib.Path(__file__).parents[2]
 FEDERATION = ROOT / 'etc/federation'
@@ -78,6 +81,59 @@ def test_every_job_of_a_portal_has_every_limit():
         assert (kept['action'], dropped['action']) == ('keep', 'labeldrop')
         assert re.fullmatch(dropped['regex'], 'exported_location')
     assert len({job['static_configs'][0]['labels']['location'] for job in portal_jobs()}) == 2
+
+
+def longest_values():
+    """Return how many bytes a value of each label may have.
+
+    Keystone lets names have 64 characters, ids too, and a character has up to four bytes. A
+    name of a project may be a tag in its stead, which is cut. A host has 253 at most.
+    """
+    name, host = 64 * 4, 253 + len(':65535')
+    return {
+        **{'project_id': 64, 'project_name': max(name, tags.MOST_BYTES)},
+        **{'domain_id': 64, 'domain_name': name, 'instance': host, 'job': len('project_usage')},
+    }
+
+
+def test_portal_stores_the_longest_names_that_a_site_may_have():
+    for job in portal_jobs():
+        assert job['label_value_length_limit'] >= max(longest_values().values())
+        assert job['label_name_length_limit'] >= max(map(len, longest_values()))
+        # The name of the series, location and location_id besides.
+        assert job['label_limit'] >= len(longest_values()) + 3
+
+
+def test_portal_takes_as_many_bytes_as_its_samples_may_have():
+    """Else long names would be a limit of their own, long before that of the samples."""
+    [expression] = re.findall('__name__=~"([^"]+)"', gate_options.SELECTORS)
+    meters = plugins.load('oie.collectors')['project_usage'].meters()
+    names = [each.prometheus for each in meters if re.fullmatch(expression, each.prometheus)]
+    # A value in 17 digits, a moment in milliseconds.
+    rest = len('{} 1.2345678901234567e+12 1795000000000\n')
+    labels = sum(len(label) + len('="",') + size for label, size in longest_values().items())
+    # Every character of a tag may need a backslash.
+    labels += tags.MOST_BYTES
+    for job in portal_jobs():
+        size = re.fullmatch(r'(\d+)MB', job['body_size_limit'])
+        most = job['sample_limit'] * (max(map(len, names)) + labels + rest)
+        assert most <= int(size[1]) * 2**20
+
+
+def test_limits_are_said_as_they_are():
+    [limit] = {job['sample_limit'] for job in portal_jobs()}
+    [site] = load('prometheus-site.yml')['scrape_configs']
+    rules = [rule for group in load('rules/usage.yml')['groups'] for rule in group['rules']]
+    [near] = [rule for rule in rules if rule.get('alert') == 'OieSiteNearLimit']
+    assert int(near['expr'].rpartition('> ')[2]) < limit == site['sample_limit']
+    assert f'{limit:,} are the limit' in near['annotations']['summary']
+
+
+def test_gate_tells_no_path_that_is_long_enough_for_a_token():
+    [most] = re.findall(r'^ +acl is_short path -m len 0:(\d+)$', GATE, re.MULTILINE)
+    assert int(most) < tokens.SHORTEST
+    told = re.findall(r'set-var\(txn.asked\) (.+)', GATE)
+    assert told == ['str(-)', 'path if is_short', 'pathq if is_allowed']
 
 
 def test_portal_keeps_the_names_that_the_gate_allows():

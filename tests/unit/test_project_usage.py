@@ -50,21 +50,33 @@ class World:
         self.weights_error = None
         self.start = None
         self.asked = []
+        self.windows = []
+        self.most_us = None
+        self.strangers = ()
         self.read_at = None
 
     def time(self):
         return self.now
 
-    def read(self, since_us, cursor_us, is_wanted):
+    def read(self, since_us, cursor_us, is_wanted, *, window_us=None):
         self.asked.append((since_us, cursor_us))
+        begin = since_us if cursor_us is None else cursor_us
+        now = int(self.now * US)
+        until = now if window_us is None else min(now, begin + window_us)
+        self.windows.append((begin, until))
+        if self.most_us is not None and until - begin > self.most_us:
+            raise failed('timeout')
         if self.error is not None:
             raise self.error
         return model.CloudUsage(
-            taken_us=int(self.now * US),
+            taken_us=until,
             projects=self.projects,
             servers=self.servers,
+            strangers=self.strangers,
             rejected=self.rejected,
             clock_skew_seconds=0.5,
+            is_last=until == now,
+            asked_us=now,
         )
 
     def refresh(self):
@@ -201,6 +213,44 @@ def test_a_project_that_keystone_names_no_more_stays_for_a_while(reading):
     assert [key[1] for key in reading.shown()] == ['lab']
 
 
+def test_a_deleted_project_stays_while_it_has_an_instance(reading):
+    reading.step()
+    reading.world.projects = (LAB,)
+    reading.world.servers, reading.world.strangers = (), reading.world.servers
+    for _ in range(40):
+        reading.step(DAY)
+    assert reading.web().vcpu_hours == 2.0 * 24 * 40
+
+
+def test_a_tag_ends_a_while_after_its_last_instance_and_comes_back_with_all_it_had(reading):
+    tagged = model.ServerUsage('b', WEB.id, 3, 512, int(T0 * US), None, 'alpha')
+    reading.world.servers += (tagged,)
+    reading.step()
+    reading.step(HOUR)
+    reading.world.servers = reading.world.servers[:1]
+    reading.step(29 * DAY)
+    assert {key[1]: each.vcpu_hours for key, each in reading.shown().items()}['alpha'] == 3.0
+    reading.step(2 * DAY)
+    assert [key[1] for key in reading.shown()] == ['web']
+    later = model.ServerUsage('c', WEB.id, 1, 512, int(reading.world.now * US), None, 'alpha')
+    reading.world.servers += (later,)
+    reading.step(HOUR)
+    # 1 h x 3 vCPUs of old, x 1 now
+    assert {key[1]: each.vcpu_hours for key, each in reading.shown().items()}['alpha'] == 4.0
+
+
+def test_a_tag_that_is_the_name_of_its_project_takes_nothing_away_when_it_ends(reading):
+    reading.world.servers += (
+        model.ServerUsage('b', WEB.id, 3, 512, int(T0 * US), None, WEB.name),
+    )
+    reading.step()
+    reading.step(HOUR)
+    before = reading.web().vcpu_hours
+    reading.world.servers = ()
+    reading.step(40 * DAY)
+    assert reading.web().vcpu_hours == before == 5.0
+
+
 def test_a_tag_that_is_the_name_of_its_project_is_one_series_with_it(reading):
     reading.world.servers += (
         model.ServerUsage('b', WEB.id, 3, 512, int(T0 * US), None, WEB.name),
@@ -210,6 +260,18 @@ def test_a_tag_that_is_the_name_of_its_project_is_one_series_with_it(reading):
     # 1 h x 2 vCPUs of the project itself, x 3 of the tag
     assert len(reading.reading.value) == 1
     assert reading.web().vcpu_hours == 5.0
+
+
+def test_a_longer_tag_of_an_earlier_version_is_shown_cut_with_all_it_had(reading):
+    start = int(T0 * US)
+    reading.world.servers = (
+        model.ServerUsage('a', WEB.id, 2, 512, start, None, 'ü' * 255),
+        model.ServerUsage('b', WEB.id, 3, 512, start, None, 'ü' * 100),
+    )
+    reading.step()
+    reading.step(HOUR)
+    found = {key[1]: each.vcpu_hours for key, each in reading.shown().items()}
+    assert found == {'web': 0.0, 'ü' * 100: 5.0}
 
 
 def test_only_wanted_domains_are_shown(tmp_path):
@@ -318,6 +380,80 @@ def test_the_start_date_counts(reading):
 # --- failures ---------------------------------------------------------------
 
 
+# --- years of the past ------------------------------------------------------
+
+
+def since_days(reading, days):
+    start = int((T0 - days * DAY) * US)
+    reading.world.start = start
+    reading.world.servers = (model.ServerUsage('a', WEB.id, 1, 512, start),)
+
+
+def test_the_past_is_asked_for_in_windows_and_shown_when_all_of_it_is_booked(reading):
+    since_days(reading, 300)
+    seen = []
+    ask = reading.world.read
+    reading.world.read = lambda *found, **more: (
+        seen.append(reading.reading.value),
+        ask(*found, **more),
+    )[1]
+    reading.step()
+    windows = reading.world.windows
+    # Answers that come at once: twice as much each time.
+    assert [(until - begin) // (DAY * US) for begin, until in windows] == [30, 60, 120, 90]
+    assert [begin for begin, _ in windows[1:]] == [until for _, until in windows[:-1]]
+    # Whoever rates a counter would take the past for usage of today.
+    assert seen == [None] * 4
+    assert reading.web().vcpu_hours == 300 * 24
+    assert reading.health.updates == 1
+
+
+def test_what_is_booked_of_the_past_is_not_asked_for_again(reading):
+    since_days(reading, 300)
+    ask = reading.world.read
+
+    def read(*found, **more):
+        reading.world.error = failed('connect') if len(reading.world.windows) == 2 else None
+        return ask(*found, **more)
+
+    reading.world.read = read
+    reading.step()
+    assert reading.reading.value is None
+    assert 'connect' in reading.reading.error
+    reading.ledger.close()
+    reading.begin()
+    reading.step()
+    begins = [(begin - int(T0 * US)) // (DAY * US) + 300 for begin, _ in reading.world.windows]
+    # The third failed; after a restart it is the first.
+    assert begins == [0, 30, 90, 90, 120, 180]
+    assert reading.web().vcpu_hours == 300 * 24
+
+
+def test_windows_that_take_too_long_become_shorter_until_one_does_not(reading):
+    since_days(reading, 40)
+    reading.world.most_us = 8 * DAY * US
+    attempts = 0
+    while reading.reading.value is None:
+        reading.step()
+        attempts += 1
+        assert attempts < 20
+    assert reading.web().vcpu_hours == 40 * 24
+    lengths = [(until - begin) / (DAY * US) for begin, until in reading.world.windows]
+    # 30 and 15 days are too much, so are the 15 after 7.5, and so on.
+    assert lengths[:4] == [30.0, 15.0, 7.5, 15.0]
+    assert reading.health.failures['timeout'] == attempts - 1
+
+
+def test_after_an_outage_the_totals_stay_while_the_time_of_it_is_booked(reading):
+    reading.step()
+    reading.step(HOUR)
+    reading.world.most_us = 30 * DAY * US
+    reading.step(100 * DAY)
+    # The second window, of 60 days, was too much.
+    assert 'timeout' in reading.reading.error
+    assert reading.web().vcpu_hours == 2.0 + 2 * 30 * 24
+
+
 @pytest.mark.parametrize('reason', model.USAGE_FAILURES)
 def test_a_failure_keeps_the_last_totals_and_is_counted_by_its_reason(reading, reason):
     reading.step()
@@ -384,18 +520,23 @@ def test_without_a_start_date_that_is_asked_for_nothing_counts(reading):
 
 
 def test_an_answer_that_never_comes_is_left_behind(reading):
-    reading.reader._settings = dataclasses.replace(reading.settings, deadline=0.01)
+    reading.settings = dataclasses.replace(reading.settings, deadline=0.01)
+    reading.begin()
     released = reading.reader._stopping
 
-    def read(since_us, cursor_us, is_wanted):
+    def read(since_us, cursor_us, is_wanted, *, window_us):
         released.wait(30)
         raise failed('other')
 
     reading.world.read = read
+    told = []
     for _ in range(3):
         reading.step()
+        told.append(reading.reading.error)
     # Two that hang, and a third one that is not even begun.
     assert reading.health.failures['timeout'] == 3
+    assert '[usage] deadline = 0.01 s' in told[0]
+    assert '[usage] timeout' in told[2]
 
 
 def test_records_that_nobody_can_read_are_counted(reading):
@@ -404,6 +545,33 @@ def test_records_that_nobody_can_read_are_counted(reading):
     reading.step(HOUR)
     assert reading.health.failures['record'] == 6
     assert reading.reading.error == ''
+    assert reading.health.left_out == {'project': 0, 'record': 3}
+    reading.world.rejected = 0
+    reading.step(HOUR)
+    assert reading.health.left_out == {'project': 0, 'record': 0}
+
+
+def test_instances_of_unknown_projects_are_counted_and_named_once(reading, caplog):
+    reading.world.strangers = tuple(
+        model.ServerUsage(f'x{number}', f'p-{number % 7}', 1, 512, int(T0 * US))
+        for number in range(10)
+    )
+    reading.step()
+    reading.step(HOUR)
+    assert reading.health.failures['project'] == 20
+    assert reading.health.left_out == {'project': 10, 'record': 0}
+    assert reading.reading.error == ''
+    [line] = [each.getMessage() for each in caplog.records if 'p-0' in each.getMessage()]
+    assert '10 instances of 7 projects' in line
+    assert 'p-6' not in line
+
+
+def test_an_instance_that_is_left_out_in_many_windows_is_one(reading):
+    since_days(reading, 300)
+    reading.world.rejected = 3
+    reading.world.strangers = (model.ServerUsage('x', 'p-x', 1, 512, int(T0 * US)),)
+    reading.step()
+    assert reading.health.left_out == {'project': 1, 'record': 3}
 
 
 def test_a_ledger_that_another_exporter_keeps_is_waited_for(reading, tmp_path):

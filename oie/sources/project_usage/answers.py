@@ -27,9 +27,9 @@ from oie import exceptions
 from oie import model
 from oie.config import messages
 from oie.config import moments
+from oie.sources.project_usage import tags as tag_texts
 
 _MOST_VCPUS, _MOST_MEMORY_MB = 2**20, 2**40
-_MOST_CHARACTERS = 255
 
 
 class Page(NamedTuple):
@@ -111,7 +111,7 @@ def tags(document: Any, key: str) -> dict[str, str]:
         metadata = _mapping(each.get('metadata'), 'metadata of a server')
         tag = metadata.get(key)
         if isinstance(tag, str) and tag:
-            found[_text(each, 'id')] = tag[:_MOST_CHARACTERS]
+            found[_text(each, 'id')] = tag_texts.cut(tag)
     return found
 
 

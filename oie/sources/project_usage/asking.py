@@ -57,6 +57,7 @@ class Asking:
             links = document.get('links') if isinstance(document, dict) else None
             following = links.get('next') if isinstance(links, dict) else None
             if not following:
+                _check_whole(path, document)
                 return
             query_of = urllib.parse.parse_qs(urllib.parse.urlsplit(str(following)).query)
             marker = query_of.get('marker', [''])[0]
@@ -101,3 +102,22 @@ class Asking:
         with contextlib.suppress(TypeError, ValueError):
             date = email.utils.parsedate_to_datetime(answer.headers.get('Date', ''))
             self.skew = self._clock() - date.timestamp()
+
+
+def _check_whole(path: str, document: Any) -> None:
+    """Refuse a list that Keystone has cut off, which it says beside it and names no next page.
+
+    So do those before pages came; Keystone 30.0 says the same, and names the next page.
+    Source: list_limit in https://docs.openstack.org/keystone/latest/configuration/
+
+    :raises UsageError: it is cut off
+    """
+    if not isinstance(document, dict) or not document.get('truncated'):
+        return
+    listed = document.get(path.strip('/'))
+    number = len(listed) if isinstance(listed, list) else 0
+    raise exceptions.UsageError(
+        'truncated',
+        f'{path}: Keystone cuts its list off after {number} entries; raise list_limit in '
+        'keystone.conf above the number of all projects, or name fewer in [usage] domains',
+    )

@@ -18,6 +18,7 @@ not tell whether one is missing.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
@@ -40,6 +41,8 @@ LOG = logging.getLogger(__name__)
 _PATH = '/os-simple-tenant-usage'
 # What a cloud notes late, or by another clock, is asked for once more.
 _OVERLAP_US = moments.HOUR
+# By so much the end of a period may be rounded.
+_ROUNDED_US = moments.SECOND
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +97,19 @@ class Cloud:
         self._connection: Any = None
 
     def read(
-        self, since_us: int, cursor_us: int | None, is_wanted: asking.IsWanted = lambda: True
+        self,
+        since_us: int,
+        cursor_us: int | None,
+        is_wanted: asking.IsWanted = lambda: True,
+        *,
+        window_us: int | None = None,
     ) -> model.CloudUsage:
         """Return the usage of all projects; moments in microseconds since 1970.
 
         :param since_us: from when on usage counts
         :param cursor_us: up to when it is known already, None for not at all
         :param is_wanted: whether anybody still waits for the answer
+        :param window_us: how much time after that the answer is about, None for all up to now
         :raises UsageError: no whole answer came
         """
         # Taken out: a reading that hangs, and was left behind, keeps the one that it has.
@@ -108,9 +117,12 @@ class Cloud:
         try:
             if connection is None:
                 connection = self._connect(self._settings)
-            window = since_us if cursor_us is None else cursor_us - _OVERLAP_US
+            now = int(self._clock() * moments.SECOND)
+            begin = since_us if cursor_us is None else cursor_us
+            end = now if window_us is None else min(now, begin + window_us)
+            start = begin if cursor_us is None else begin - _OVERLAP_US
             reading = _Reading(asking.Asking(connection, self._clock, is_wanted), self._settings)
-            found = reading.run(window, int(self._clock() * moments.SECOND))
+            found = reading.run(min(start, end - moments.SECOND), end, now)
         except exceptions.UsageError:
             _close(connection)
             raise
@@ -138,36 +150,39 @@ class _Reading:
         self._records = 0
         self._stops: list[int] = []
 
-    def run(self, window_us: int, end: int) -> model.CloudUsage:
+    def run(self, start: int, end: int, now: int) -> model.CloudUsage:
         """Return what happened from a moment on, up to another one.
 
         :raises UsageError: no whole answer came
         """
-        projects = self._projects()
-        start = min(window_us, end - moments.SECOND)
+        names = self._domains()
+        domain_ids = self._wanted_domains(names)
+        projects = self._projects(names, domain_ids)
         pages = list(self._usage(start, end, projects))
         by_uuid = {server.uuid: server for page in pages for server in page.servers}
-        servers = [each for each in by_uuid.values() if each.project_id in projects]
-        tags = self._tags(servers, start)
+        servers = self._tagged(list(by_uuid.values()), start)
+        # Nova tells nothing of the time after its own present moment.
+        taken = min(end, *self._stops) if self._stops else end
         return model.CloudUsage(
-            # Nova tells nothing of the time after its own present moment.
-            taken_us=min(end, *self._stops) if self._stops else end,
+            taken_us=taken,
             projects=tuple(projects.values()),
-            servers=tuple(
-                each._replace(tag=tags[each.uuid]) if each.uuid in tags else each
-                for each in servers
-            ),
+            servers=tuple(each for each in servers if each.project_id in projects),
+            strangers=tuple(each for each in servers if each.project_id not in projects),
+            domain_ids=frozenset(domain_ids) - {''},
             rejected=self._records - sum(len(page.servers) for page in pages),
             clock_skew_seconds=self._asking.skew,
+            is_last=end == now or taken < end - _ROUNDED_US,
+            asked_us=now,
         )
 
     # --- Keystone -----------------------------------------------------------
 
-    def _projects(self) -> dict[str, model.Project]:
+    def _projects(
+        self, names: Mapping[str, str], domain_ids: Iterable[str]
+    ) -> dict[str, model.Project]:
         """Return the projects of the wanted domains by their ids."""
-        names = self._domains()
         found = {}
-        for domain_id in self._wanted_domains(names):
+        for domain_id in domain_ids:
             query = {'domain_id': domain_id} if domain_id else {}
             for document in self._asking.identity('/projects', query):
                 for project_id, name, home in answers.projects(document):
@@ -242,28 +257,37 @@ class _Reading:
             marker = page.marker
             seen.add(marker)
 
-    def _tags(self, servers: list[model.ServerUsage], start: int) -> dict[str, str]:
-        """Return the tags of the instances of the project that is counted by them."""
+    def _tagged(self, servers: list[model.ServerUsage], start: int) -> list[model.ServerUsage]:
+        """Return instances, those of the project that is counted by tags with their tags."""
         project = self._settings.tagged_project_id
         mine = [each for each in servers if each.project_id == project] if project else []
         if not mine:
-            return {}
+            return servers
         query = {'all_tenants': 'True', 'project_id': project}
-        found = self._tagged(query)
+        found = self._tags(query)
         if any(each.ended_us is not None and each.uuid not in found for each in mine):
             since = f'{moments.text_of(start)}Z'
-            try:
-                found = {
-                    **self._tagged({**query, 'deleted': 'True', 'changes-since': since}),
-                    **found,
-                }
-            except exceptions.UsageError as exc:
-                # Only administrators see what is deleted; what was seen alive is remembered.
-                if exc.reason not in ('auth', 'http'):
-                    raise
-        return found
+            found = {**self._tags_of_deleted({**query, 'changes-since': since}), **found}
+        return [
+            # Who may not choose a project is shown the servers of all of them.
+            each._replace(tag=found.get(each.uuid, '')) if each.project_id == project else each
+            for each in servers
+        ]
 
-    def _tagged(self, query: Mapping[str, str]) -> dict[str, str]:
+    def _tags_of_deleted(self, query: Mapping[str, str]) -> dict[str, str]:
+        """Return the tags of deleted instances, none where we may not know them.
+
+        Nova drops ``deleted`` from the question of a user who may not ask so, or answers 403
+        (remove_invalid_options in nova/api/openstack/compute/servers.py). Any other answer may
+        be another one the next time, and what is booked stays where it is.
+        """
+        try:
+            return self._tags({**query, 'deleted': 'True'})
+        except errors.Forbidden:
+            LOG.debug('servers that are deleted: forbidden; what was seen alive is remembered')
+            return {}
+
+    def _tags(self, query: Mapping[str, str]) -> dict[str, str]:
         found: dict[str, str] = {}
         seen = {''}
         marker = ''

@@ -16,6 +16,7 @@ Both forms of OS_project_usage_exporter: a table for each domain with its ``proj
 of 2018, a table for each project with its ``machines``.
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Iterator
 import datetime
@@ -30,9 +31,15 @@ from oie import model
 from oie.config import messages
 from oie.config import moments
 from oie.sources.project_usage import documents
+from oie.sources.project_usage import tags
 
 _GIB = 1024
 _CPUS, _GIBIBYTES = 4, 8
+_MOST = 2**30
+_OF_DOMAIN = ('domain_id', 'projects')
+_OF_2018 = ('domain', 'machines')
+_OF_PROJECT = ('project_id', 'project_name', 'machines')
+_OF_MACHINE = ('ram', 'cpus', 'existence', 'uptime', 'metadata', 'instance_id')
 _NAMESPACE = uuid.UUID('5c1a9b0e-52f4-4f0e-9a55-7f3d1f7f2a41')
 _MALFORMED = 'malformed'
 
@@ -58,7 +65,12 @@ class DummyCloud:
         self._clock = clock
 
     def read(
-        self, since_us: int, cursor_us: int | None, is_wanted: Callable[[], bool] = lambda: True
+        self,
+        since_us: int,
+        cursor_us: int | None,
+        is_wanted: Callable[[], bool] = lambda: True,
+        *,
+        window_us: int | None = None,
     ) -> model.CloudUsage:
         """Return the usage of all projects; a machine without a date exists since ``since_us``.
 
@@ -71,10 +83,10 @@ class DummyCloud:
             servers = tuple(
                 server
                 for project, machines in listed
-                for number, machine in enumerate(machines)
-                for server in self._servers(project, number, machine, since_us)
+                for key, machine in zip(_keys(project, machines), machines, strict=True)
+                for server in self._servers(project, key, machine, since_us)
             )
-        except (ValueError, TypeError, AttributeError, OverflowError) as exc:
+        except (ValueError, TypeError, AttributeError, ArithmeticError) as exc:
             raise exceptions.UsageError(_MALFORMED, f'{self._path}: {exc}') from exc
         return model.CloudUsage(
             taken_us=taken, projects=tuple(project for project, _ in listed), servers=servers
@@ -89,26 +101,39 @@ class DummyCloud:
         return not self._domains or project.domain_name in self._domains
 
     def _servers(
-        self, project: model.Project, number: int, machine: dict[str, Any], since_us: int
+        self, project: model.Project, key: str, machine: dict[str, Any], since_us: int
     ) -> Iterator[model.ServerUsage]:
         """Give the machine if it has ever existed."""
         existence = machine.get('existence', machine.get('uptime', True))
         if existence is False:
             return
         started, ended = _existence(existence, since_us)
-        name = machine.get('instance_id') or f'{project.id}/{number}'
         is_tagged = project.id == self._tagged_project_id
         tag = machine.get('metadata', {}).get(self._tag, '') if is_tagged else ''
         yield model.ServerUsage(
-            # Names of machines need not be unique there.
-            uuid=str(uuid.uuid5(_NAMESPACE, f'{project.id}/{number}/{name}')),
+            uuid=str(uuid.uuid5(_NAMESPACE, key)),
             project_id=project.id,
             vcpus=int(_positive(machine.get('cpus', _CPUS), 'cpus')),
             memory_mb=int(_positive(machine.get('ram', _GIBIBYTES), 'ram') * _GIB),
             started_us=started,
             ended_us=ended,
-            tag=str(tag),
+            tag=tags.cut(tag),
         )
+
+
+def _keys(project: model.Project, machines: list[dict[str, Any]]) -> Iterator[str]:
+    """Give what stands for each machine from one reading to the next.
+
+    That is its ``instance_id``, which need not be unique; without one it is its place among
+    those without.
+    """
+    seen: collections.Counter[str] = collections.Counter()
+    for machine in machines:
+        name = str(machine.get('instance_id') or '')
+        number = seen[name]
+        seen[name] += 1
+        place = f'{project.id}/{number}'
+        yield f'{project.id}/instance_id/{name}/{number}' if name else f'{place}/{place}'
 
 
 def parse(document: Any) -> list[tuple[model.Project, list[dict[str, Any]]]]:
@@ -122,13 +147,20 @@ def parse(document: Any) -> list[tuple[model.Project, list[dict[str, Any]]]]:
     for name, content in document.items():
         if not isinstance(content, dict):
             raise ValueError(f'{messages.quoted(name)} is no table')
-        if 'machines' in content or 'domain' in content:
-            found.append((_of_2018(name, content), _tables(content, 'machines')))
+        place = f'table {messages.quoted(name)}'
+        if 'machines' in content:
+            _check_keys(content, _OF_2018, place)
+            found.append((_of_2018(name, content), _machines(content, place)))
+        elif 'projects' in content:
+            _check_keys(content, _OF_DOMAIN, place)
+            for each in _tables(content, 'projects'):
+                _check_keys(each, _OF_PROJECT, f'a project of {place}')
+                found.append((_project(each, name, content), _machines(each, place)))
         else:
-            found += [
-                (_project(each, name, content), _tables(each, 'machines'))
-                for each in _tables(content, 'projects')
-            ]
+            raise ValueError(
+                f'{place} has neither projects nor machines; write [[{messages.shown(name)}'
+                '.projects]] in a domain, or machines = [{ram = 8, cpus = 4}] in a project'
+            )
     if len({project.id for project, _ in found}) < len(found):
         raise ValueError('two projects have one project_id')
     return found
@@ -161,6 +193,22 @@ def _tables(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return found
 
 
+def _machines(content: dict[str, Any], place: str) -> list[dict[str, Any]]:
+    found = _tables(content, 'machines')
+    for each in found:
+        _check_keys(each, _OF_MACHINE, f'a machine of {place}')
+    return found
+
+
+def _check_keys(content: dict[str, Any], known: tuple[str, ...], place: str) -> None:
+    """Refuse a key that is mistyped: without it something else would be counted."""
+    for key in content:
+        if key not in known:
+            raise ValueError(
+                f'{place} has a key {messages.quoted(key)}; there are {", ".join(known)}'
+            )
+
+
 def _existence(found: Any, since_us: int) -> tuple[int, int | None]:
     """Return start and end of what a file calls existence or uptime."""
     if found is True:
@@ -179,7 +227,11 @@ def _moment(found: Any) -> int:
     return moments.of(found)
 
 
-def _positive(found: Any, key: str) -> int | decimal.Decimal:
-    if isinstance(found, bool) or not isinstance(found, int | decimal.Decimal) or found <= 0:
-        raise ValueError(f'{key} = {messages.quoted(found)} is no positive number')
+def _positive(found: Any, key: str) -> Any:
+    is_number = isinstance(found, int | decimal.Decimal) and not isinstance(found, bool)
+    # Comparing nan raises what is no ValueError.
+    if not is_number or not decimal.Decimal(found).is_finite() or not 0 < found <= _MOST:
+        raise ValueError(
+            f'{key} = {messages.quoted(found)} is no number above 0 and up to {_MOST}'
+        )
     return found

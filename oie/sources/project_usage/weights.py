@@ -31,6 +31,8 @@ from oie.sources.project_usage import documents
 _MICROSECOND = 10**6
 _MEBIBYTES = 1024
 _REASON = 'weights'
+_TABLES = ('vcpus', 'memory_mb')
+_MOST_KEYS = 8
 
 
 class Set(NamedTuple):
@@ -44,12 +46,19 @@ class Set(NamedTuple):
 def parse(document: Any) -> tuple[Set, ...]:
     """Return the sets of a document, the oldest first.
 
+    A document without sets, or a set without one of its tables, is refused: everything would
+    count once then, for good, which nobody writes weights for.
+
     :param document: a list of sets, or a mapping that has it as ``weights``
     :raises ValueError: it is none; the text says where
     """
     listed = document.get('weights') if isinstance(document, dict) else document
     if not isinstance(listed, list):
         raise ValueError('the weights are no list of sets')
+    if not listed:
+        raise ValueError(
+            'there are no weights in it; write a set, or leave the option out to count all once'
+        )
     found = [_set(each, f'set {number}') for number, each in enumerate(listed, 1)]
     moments = [each.from_us for each in found]
     if len(set(moments)) < len(moments):
@@ -61,7 +70,11 @@ def _set(found: Any, place: str) -> Set:
     if not isinstance(found, dict):
         raise ValueError(f'{place} is no mapping')
     moment = _number(found.get('resource_set_timestamp'), f'{place}: resource_set_timestamp')
-    tables = [_table(found.get(key, []), f'{place}: {key}') for key in ('vcpus', 'memory_mb')]
+    missing = [key for key in _TABLES if key not in found]
+    if missing:
+        listed = ', '.join(messages.quoted(key) for key in list(found)[:_MOST_KEYS])
+        raise ValueError(f'{place} has no {missing[0]}, only {listed}; an empty list counts once')
+    tables = [_table(found[key], f'{place}: {key}') for key in _TABLES]
     return Set(int(moment * _MICROSECOND), *tables)
 
 

@@ -21,6 +21,7 @@ import pytest
 
 from oie.cmd import usage_gate
 from oie.federation import files
+from oie.federation import request_lines
 from oie.federation import tokens
 
 LINE = '/federate?match%5B%5D=up\n'
@@ -36,7 +37,11 @@ def run(tmp_path, capsys):
 
     def run(*words, more=''):
         if more:
-            config.write_text(config.read_text() + f'{more}\n')
+            # An option may stand there twice only where each line counts.
+            name = more.partition(' ')[0]
+            lines = config.read_text().splitlines()
+            kept = [line for line in lines if name == 'selectors' or line.split()[0] != name]
+            config.write_text('\n'.join([*kept, more, '']))
         try:
             status = usage_gate.run(['--config-file', str(config), *words])
         except SystemExit as exc:
@@ -98,6 +103,26 @@ def test_generate_writes_the_list_and_an_empty_map(run, tmp_path):
     assert "- '{c=\"d\"}'" in out
     assert 'written; reload HAProxy' in out
     assert (mode(listed), mode(tmp_path / 'gate/tokens.map')) == (0o644, 0o600)
+
+
+def test_generate_refuses_a_request_that_no_gate_would_take(run, tmp_path):
+    run('generate')
+    listed = tmp_path / 'gate/allowed_uris.lst'
+    names = '|'.join(f'oie_{number}' for number in range(2500))
+    status, out, err = run('generate', more=f'selectors = {{__name__=~"{names}"}}')
+    size = len(request_lines.request_line([f'{{__name__=~"{names}"}}']))
+    assert (status, out) == (2, '')
+    assert err == (
+        'oie-usage-gate: [gate] selectors, {__name__=~"oie_0|oie_1|oie_2|oie_3|oie_...: the '
+        f'request has {size} bytes and [gate] max_line_bytes is 12288; write several lines of '
+        'selectors, a scrape job of the portal for each, or raise max_line_bytes and '
+        'tune.bufsize in haproxy.cfg, which must be larger by 4096\n'
+    )
+    # What was right before is what it was.
+    assert listed.read_text() == LINE
+    more = f'max_line_bytes = {size}'
+    assert run('generate', more=more)[::2] == (0, '')
+    assert len(listed.read_text().splitlines()[1]) == size
 
 
 def test_generate_keeps_the_tokens_and_says_when_nothing_changed(run, tmp_path):

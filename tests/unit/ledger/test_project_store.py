@@ -59,8 +59,8 @@ class Ledger:
         self.store.close()
         self.open(now)
 
-    def see(self, now, *servers, since=T0, weigh=plain, projects=(WEB, LAB)):
-        answer = model.CloudUsage(taken_us=now, projects=projects, servers=servers)
+    def see(self, now, *servers, since=T0, weigh=plain, projects=(WEB, LAB), **more):
+        answer = model.CloudUsage(taken_us=now, projects=projects, servers=servers, **more)
         self.booked = self.store.book(answer, since_us=since, weigh=weigh)
         return self
 
@@ -187,6 +187,64 @@ def test_a_project_without_instances_has_used_nothing(ledger):
     assert ledger.hours(LAB) == (0.0, 0.0)
 
 
+# --- projects that Keystone names no more -----------------------------------
+
+
+def test_an_instance_of_a_deleted_project_counts_on_under_its_last_name(ledger):
+    ledger.see(T0 + HOUR, server())
+    ledger.reopen()
+    ledger.see(T0 + 3 * HOUR, projects=(LAB,), strangers=(server(),))
+    assert ledger.hours() == (6.0, 4608.0)
+    total = ledger.booked.totals[WEB.id, '']
+    # Its series stay for as long as there is such an instance.
+    assert (total.project, total.seen_us) == (WEB, T0 + 3 * HOUR)
+    assert ledger.booked.left_out == {}
+    ledger.reopen()
+    assert ledger.booked.totals[WEB.id, ''] == total
+
+
+def test_an_instance_of_a_project_that_nobody_knows_is_told_and_not_counted(ledger):
+    unknown = (server('x', project_id='p-x'), server('y', project_id='p-x'))
+    ledger.see(T0 + HOUR, server(), strangers=unknown)
+    assert ledger.booked.left_out == {'p-x': 2}
+    assert set(ledger.booked.totals) == {(WEB.id, ''), (LAB.id, '')}
+    ledger.see(T0 + 2 * HOUR, server())
+    assert ledger.booked.left_out == {}
+
+
+def test_where_domains_were_chosen_only_their_deleted_projects_count_on(ledger):
+    ledger.see(T0 + HOUR, server(), server('b', project_id=LAB.id))
+    ledger.see(
+        T0 + 2 * HOUR,
+        projects=(),
+        domain_ids=frozenset({LAB.domain_id}),
+        strangers=(server(), server('b', project_id=LAB.id), server('x', project_id='p-x')),
+    )
+    assert ledger.hours() == (2.0, 1536.0)
+    assert ledger.hours(LAB) == (4.0, 3072.0)
+    # In a domain that nobody asked for, as far as anybody knows.
+    assert ledger.booked.left_out == {}
+
+
+# --- windows of the past ----------------------------------------------------
+
+
+def test_totals_are_behind_until_all_of_the_past_was_booked_once(ledger):
+    ledger.see(T0 + HOUR, server(), is_last=False)
+    assert ledger.booked.is_behind
+    ledger.reopen()
+    assert ledger.booked.is_behind
+    ledger.see(T0 + 2 * HOUR, server(), is_last=False)
+    assert ledger.booked.is_behind
+    ledger.see(T0 + 3 * HOUR, server())
+    assert not ledger.booked.is_behind
+    # A time in which nobody asked: what was shown before it stays.
+    ledger.see(T0 + 99 * HOUR, server(), is_last=False)
+    assert not ledger.booked.is_behind
+    ledger.reopen()
+    assert not ledger.booked.is_behind
+
+
 # --- tags and weights -------------------------------------------------------
 
 
@@ -197,6 +255,20 @@ def test_usage_counts_to_the_tag_and_stays_there_when_the_tag_is_told_no_more(le
     assert ledger.hours(tag='alpha') == (4.0, 3072.0)
     assert ledger.hours() == (6.0, 4608.0)
     assert ledger.booked.totals[WEB.id, 'alpha'].name == 'alpha'
+
+
+def test_a_tag_was_seen_when_an_instance_had_it_last(ledger):
+    ledger.see(T0 + HOUR, server(tag='alpha'), server('b', tag='beta'))
+    ledger.see(T0 + 2 * HOUR, server(tag='alpha'))
+    # Nobody tells the tag any more, but the instance is there.
+    ledger.see(T0 + 3 * HOUR, server())
+    seen = {tag: total.seen_us for (_, tag), total in ledger.booked.totals.items()}
+    assert seen == {'': T0 + 3 * HOUR, 'alpha': T0 + 3 * HOUR, 'beta': T0 + HOUR}
+
+
+def test_what_is_in_an_answer_about_the_past_was_seen_when_that_came(ledger):
+    ledger.see(T0 + HOUR, server(tag='alpha'), is_last=False, asked_us=T0 + 9 * HOUR)
+    assert ledger.booked.totals[WEB.id, 'alpha'].seen_us == T0 + 9 * HOUR
 
 
 def test_weights_are_those_of_the_time_of_counting(ledger):
@@ -420,6 +492,31 @@ def test_hours_are_those_of_existence_in_whatever_order_answers_come(found, time
 
 
 # Each example opens files on a disk.
+@hypothesis.given(lives, strategies.lists(moments, max_size=6), moments)
+def test_windows_give_what_one_answer_about_all_of_the_past_would(found, cuts, since):
+    """As Nova answers about the past: with ends that are later than the window."""
+    now = T0 + 3 * DAY
+    servers = [
+        server(str(number), started_us=start, ended_us=end, vcpus=vcpus)
+        for number, (start, end, vcpus) in enumerate(found)
+        if end is None or end > start
+    ]
+    whole, parts = Ledger(), Ledger()
+    whole.see(now, *servers, since=since)
+    begin = since
+    for until in [*sorted(cut for cut in cuts if cut > since), now]:
+        inside = [
+            each
+            for each in servers
+            if each.started_us < until and (each.ended_us is None or each.ended_us > begin - HOUR)
+        ]
+        parts.see(until, *inside, since=since, is_last=until == now)
+        begin = until
+    assert numbers(parts) == numbers(whole)
+    for ledger in (whole, parts):
+        ledger.close()
+
+
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(looks, strategies.integers(0, 12))
 def test_a_restart_between_any_two_answers_changes_nothing(tmp_path_factory, answers, after):

@@ -153,6 +153,36 @@ def test_the_first_question_reaches_back_to_the_start_and_later_ones_an_hour(nov
     ]
 
 
+def test_a_window_is_asked_for_alone_and_is_not_the_last_one(nova, source):
+    day = 24 * moments.HOUR
+    nova.servers = [
+        nova_cloud.Server('a', ONE, NOW - 90 * 24 * HOUR, NOW - 80 * 24 * HOUR),
+        nova_cloud.Server('b', ONE, NOW - 10 * 24 * HOUR),
+        nova_cloud.Server('c', ONE, NOW - 90 * 24 * HOUR, NOW - 10 * 24 * HOUR),
+    ]
+    since = int(NOW * moments.SECOND) - 100 * day
+    made = source()
+    first = made.read(since, None, window_us=30 * day)
+    assert (first.taken_us, first.is_last) == (since + 30 * day, False)
+    # As it is: the end may be later than the window.
+    assert [(each.uuid, each.ended_us) for each in first.servers] == [
+        ('a', since + 20 * day),
+        ('c', since + 90 * day),
+    ]
+    second = made.read(since, first.taken_us, window_us=365 * day)
+    assert (second.taken_us, second.is_last) == (since + 100 * day, True)
+    assert uuids(second) == ['b', 'c']
+    starts = [each.query['start'] for each in nova.asked if 'tenant-usage' in each.path]
+    assert moments.parse(starts[-1]) == first.taken_us - moments.HOUR
+
+
+def test_a_cloud_whose_clock_is_behind_the_window_has_no_later_one(nova, source):
+    nova.servers = [nova_cloud.Server('a', ONE, NOW - 9 * HOUR)]
+    nova.now = NOW - 5 * HOUR
+    answer = source().read(SINCE, None, window_us=int(20 * moments.HOUR))
+    assert (answer.taken_us, answer.is_last) == (int((NOW - 5 * HOUR) * moments.SECOND), True)
+
+
 def test_a_clock_ahead_of_the_cloud_counts_no_time_to_come(nova, source):
     servers(nova, 1)
     answer = source(clock=lambda: NOW + HOUR).read(SINCE, None)
@@ -196,6 +226,49 @@ def test_a_domain_that_is_not_there_is_told(source):
     assert reason_of(source(domains=('elixir',))) == 'setup'
 
 
+@pytest.mark.parametrize('more', [{}, {'domains': ('Default',)}, {'domain_id': 'default'}])
+def test_a_list_that_keystone_cuts_off_is_no_answer(nova, source, more):
+    servers(nova, 1)
+    servers(nova, 1, TWO)
+    # Two domains, and two projects in the first of them.
+    nova.list_limit = 1
+    made = source(**more)
+    with pytest.raises(exceptions.UsageError, match='list_limit') as caught:
+        made.read(SINCE, None)
+    assert caught.value.reason == 'truncated'
+    nova.list_limit = 3
+    assert len(made.read(SINCE, None).servers) == 2
+
+
+def test_a_list_of_projects_in_pages_is_followed_although_it_calls_itself_cut_off(nova, source):
+    def paged(request):
+        if not request.path.endswith('/projects'):
+            return None
+        found = nova.identity(request)[1]['projects']
+        is_first = 'marker' not in request.query
+        following = f'{nova.url}/identity/v3/projects?limit=1&marker={ONE}' if is_first else None
+        shown = found[:1] if is_first else found[1:]
+        return document(projects=shown, links={'next': following}, truncated=is_first)
+
+    nova.faults = [paged]
+    assert len(source().read(SINCE, None).projects) == 3
+
+
+def test_instances_of_a_project_that_keystone_does_not_name_come_apart(nova, source):
+    servers(nova, 1)
+    servers(nova, 2, 'p-gone')
+    answer = source().read(SINCE, None)
+    assert [each.uuid for each in answer.servers] == [f'{ONE}-0000']
+    assert [each.uuid for each in answer.strangers] == ['p-gone-0000', 'p-gone-0001']
+    assert answer.domain_ids == frozenset()
+
+
+def test_who_asks_for_domains_tells_which(nova, source):
+    servers(nova, 1)
+    assert source(domains=('lab',)).read(SINCE, None).domain_ids == {'d-lab'}
+    assert source(domain_id='d-lab').read(SINCE, None).domain_ids == {'d-lab'}
+
+
 def test_who_may_not_list_domains_gets_projects_without_their_names(nova, source):
     nova.faults = [fault_at('/domains', (403, {}), times=9)[0]]
     names = {project.domain_name for project in source().read(SINCE, None).projects}
@@ -237,6 +310,22 @@ def test_instances_of_the_tagged_project_name_to_whom_they_count(nova, source, l
     }
 
 
+@pytest.mark.parametrize(
+    ('tag', 'shown'),
+    [
+        ('x' * 255, 'x' * 200),
+        ('ü' * 255, 'ü' * 100),
+        # 1 + 99 x 2 bytes; half of the next one does not fit.
+        ('x' + 'ü' * 255, 'x' + 'ü' * 99),
+        ('\ud800', '?'),
+    ],
+)
+def test_a_tag_is_cut_to_what_a_portal_takes(nova, source, tag, shown):
+    nova.servers = [nova_cloud.Server('a', ONE, NOW - HOUR, metadata={'k': tag})]
+    [server] = source(tagged_project_id=ONE, tag='k').read(SINCE, None).servers
+    assert server.tag == shown
+
+
 def test_who_may_not_see_deleted_servers_gets_the_others(nova, source):
     nova.servers = [
         nova_cloud.Server('a', ONE, NOW - HOUR, metadata={'k': 'alpha'}),
@@ -245,6 +334,35 @@ def test_who_may_not_see_deleted_servers_gets_the_others(nova, source):
     nova.faults = [lambda request: (403, {}) if 'deleted' in request.query else None]
     answer = source(tagged_project_id=ONE, tag='k').read(SINCE, None)
     assert [server.tag for server in answer.servers] == ['alpha', '']
+
+
+@pytest.mark.parametrize('status', [400, 401, 404, 429, 500, 502, 503, 504])
+def test_any_other_failure_about_deleted_servers_fails_the_answer(nova, source, status):
+    # What was booked without its tag would stay with the wrong party.
+    nova.servers = [
+        nova_cloud.Server('a', ONE, NOW - HOUR, metadata={'k': 'alpha'}),
+        nova_cloud.Server('e', ONE, NOW - 20 * HOUR, NOW - 60, metadata={'k': 'alpha'}),
+    ]
+    nova.faults = [lambda request: (status, {}) if 'deleted' in request.query else None]
+    made = source(tagged_project_id=ONE, tag='k')
+    assert reason_of(made) == ('auth' if status == 401 else 'http')
+    nova.faults = []
+    assert [each.tag for each in made.read(SINCE, None).servers] == ['alpha', 'alpha']
+
+
+def test_who_is_no_administrator_gets_tags_of_its_project_only(nova, source):
+    nova.is_admin = False
+    nova.servers = [
+        nova_cloud.Server('a', ONE, NOW - HOUR, metadata={'k': 'alpha'}),
+        nova_cloud.Server('b', TWO, NOW - HOUR, metadata={'k': 'beta'}),
+        nova_cloud.Server('e', ONE, NOW - HOUR, NOW - 60, metadata={'k': 'alpha'}),
+    ]
+    answer = source(tagged_project_id=ONE, tag='k').read(SINCE, None)
+    assert {each.uuid: each.tag for each in answer.servers} == {
+        'a': 'alpha',
+        'b': '',
+        'e': 'alpha',
+    }
 
 
 def test_a_list_of_servers_that_fails_fails_the_answer(nova, source):

@@ -56,6 +56,13 @@ machines = [
 ]
 [demo]
 domain = 'domainB'
+machines = []
+"""
+# The reference of November 2018; its memory was in MiB.
+OLDER = """
+[admin]
+test1 = {ram = 128, cpus = 2}
+test2 = {ram = 256, cpus = 2, uptime = 2018-11-26T14:30:00Z}
 """
 
 
@@ -125,6 +132,18 @@ def test_machines_of_the_tagged_project_name_to_whom_they_count(read):
         '[a]\nmachines = [{cpus = 0}]',
         '[a]\nmachines = [{cpus = "4"}]',
         '[a]\nmachines = [{ram = -1}]',
+        '[a]\nmachines = [{ram = nan}]',
+        '[a]\nmachines = [{ram = inf}]',
+        '[a]\nmachines = [{ram = 1e30}]',
+        '[a]\nmachines = [{cpus = nan}]',
+        '[a]\nmachines = [{cpu = 4}]',
+        '[a]\nmachines = [{metadata = 7}]\n[b]',
+        '[a]\nmachine = [{cpus = 4}]',
+        '[a]\ndomain = "b"',
+        '[a]\ndomain_id = "b"\n[[a.project]]\nproject_id = "c"',
+        '[[a.projects]]\nproject_id = "c"\nmachine = [{cpus = 4}]',
+        OLDER,
+        '[admin.1234abcd]\ntest1 = {ram = 128, cpus = 2}',
         '[a]\nmachines = [{uptime = 7}]',
         '[a]\nmachines = [{uptime = 1999-01-01T00:00:00Z}]',
         '[a]\nmachines = [{uptime = [2018-11-27T15:00:00Z, 2018-11-27T14:00:00Z]}]',
@@ -136,6 +155,36 @@ def test_what_is_wrong_is_refused(read, text):
     with pytest.raises(exceptions.UsageError) as caught:
         read(text)
     assert caught.value.reason == 'malformed'
+
+
+def test_a_table_that_says_nothing_is_named_with_what_to_write(read):
+    with pytest.raises(exceptions.UsageError, match=r"'admin' has neither projects nor machines"):
+        read(OLDER)
+
+
+NAMED = [f'{{cpus = 1, instance_id = "{name}"}}' for name in 'abcb']
+UNNAMED = ['{cpus = 2}', '{cpus = 3}']
+
+
+def test_a_machine_with_an_id_keeps_it_when_others_come_and_go(read):
+    def ids(*machines):
+        answer = read(f'[a]\nmachines = [{", ".join(machines)}]')
+        return [each.uuid for each in answer.servers]
+
+    every = ids(*NAMED, *UNNAMED)
+    assert len(set(every)) == 6
+    # Without the first one, and those without an id before the others.
+    assert ids(*UNNAMED, *NAMED[1:]) == [*every[4:], *every[1:4]]
+
+
+@pytest.mark.parametrize('tag', ['x' * 300, 'ü' * 150, '😀' * 60, 'x' + 'ü' * 150])
+def test_a_tag_is_cut_to_what_a_portal_takes(read, tag):
+    text = DOMAINS.replace('"alpha"', f'"{tag}"')
+    [found] = {
+        each.tag for each in read(text, tagged_project_id='1234', tag='project_name').servers
+    } - {''}
+    assert tag.startswith(found)
+    assert 196 < len(found.encode()) <= 200
 
 
 def test_no_file_is_told(tmp_path):

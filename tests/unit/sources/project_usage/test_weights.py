@@ -50,6 +50,10 @@ memory_mb = [{value = 8, weight = 0.3}]
 """
 
 
+def with_vcpus(table):
+    return [{**SAMPLE[0], 'vcpus': table}]
+
+
 def weigher(unit='gib_floor', found=SAMPLE):
     return weights.Weigher(weights.parse(found), unit)
 
@@ -87,7 +91,7 @@ def test_the_moment_is_utc_to_the_microsecond():
 
 
 def test_no_weights_and_an_empty_table_count_once():
-    assert weigher(found=[])(64, 2**20, 0) == (ONE, ONE)
+    assert weights.Weigher((), 'mb')(64, 2**20, 0) == (ONE, ONE)
     assert weigher()(1, 2**20, OLD * moments.SECOND)[1] == ONE
 
 
@@ -144,19 +148,27 @@ def test_json_and_toml_give_exact_decimals(tmp_path):
     [
         {},
         {'weights': 7},
+        # OS_project_usage_exporter took these for no weights at all, with a warning.
+        [],
+        {'weights': []},
+        # It took no set that lacks a table; one with a mistyped key is such a set.
+        [{'resource_set_timestamp': 1}],
+        [{'resource_set_timestamp': 1, 'vcpus': []}],
+        [{'resource_set_timestamp': 1, 'vcpu': [{'value': 1, 'weight': 2}], 'memory_mb': []}],
+        [{**SAMPLE[0], 'resource_set_timestamp': 1, 'memory_mb': None}],
         [1],
         [{}],
         [{'resource_set_timestamp': 'soon'}],
         [{'resource_set_timestamp': -1}],
         [{'resource_set_timestamp': True}],
-        [{'resource_set_timestamp': 1}, {'resource_set_timestamp': 1}],
-        [{'resource_set_timestamp': 1, 'vcpus': {'value': 1, 'weight': 1}}],
-        [{'resource_set_timestamp': 1, 'vcpus': [{'value': 1}]}],
-        [{'resource_set_timestamp': 1, 'vcpus': [{'value': 1, 'weight': '2'}]}],
-        [{'resource_set_timestamp': 1, 'vcpus': [{'value': 1, 'weight': -2}]}],
-        [{'resource_set_timestamp': 1, 'vcpus': [{'value': 1, 'weight': float('nan')}]}],
-        [{'resource_set_timestamp': 1, 'vcpus': [{'value': 1, 'weight': 10**13}]}],
-        [{'resource_set_timestamp': 1, 'vcpus': [{'value': 1, 'weight': 1}] * 2}],
+        [SAMPLE[0], SAMPLE[0]],
+        with_vcpus({'value': 1, 'weight': 1}),
+        with_vcpus([{'value': 1}]),
+        with_vcpus([{'value': 1, 'weight': '2'}]),
+        with_vcpus([{'value': 1, 'weight': -2}]),
+        with_vcpus([{'value': 1, 'weight': float('nan')}]),
+        with_vcpus([{'value': 1, 'weight': 10**13}]),
+        with_vcpus([{'value': 1, 'weight': 1}] * 2),
     ],
 )
 def test_wrong_weights_are_refused_and_the_last_good_ones_stay(tmp_path, wrong):
@@ -193,7 +205,7 @@ def test_weights_are_read_again_after_so_many_updates(tmp_path):
     path.write_text(json.dumps(SAMPLE))
     found = made(path, every=3)
     found.refresh()
-    path.write_text('[]')
+    path.write_text(json.dumps(SAMPLE[:1]).replace('"weight": 2', '"weight": 1'))
     seen = []
     for _ in range(3):
         found.refresh()
@@ -207,9 +219,28 @@ def test_a_reading_that_failed_is_tried_with_the_next_update(tmp_path):
     for _ in range(2):
         with pytest.raises(exceptions.UsageError):
             found.refresh()
-    path.write_text('[]')
+    path.write_text(json.dumps(SAMPLE))
     found.refresh()
-    assert found.weigher()(1, 1, 0) == (ONE, ONE)
+    assert found.weigher()(1, 1, NEW * moments.SECOND) == (ONE, ONE)
+
+
+def test_a_wrong_document_says_where_and_what_to_do(tmp_path):
+    path = tmp_path / 'weights.json'
+    for text, told in (
+        ('[]', 'leave the option out'),
+        ('[{"resource_set_timestamp": 1, "vcpu": [], "memory_mb": []}]', 'set 1 has no vcpus'),
+    ):
+        path.write_text(text)
+        with pytest.raises(exceptions.UsageError, match=told):
+            made(path).refresh()
+
+
+def test_more_keys_than_ours_are_none_of_our_business(tmp_path):
+    path = tmp_path / 'weights.json'
+    path.write_text(json.dumps([{**each, 'id': 7} for each in SAMPLE]))
+    found = made(path)
+    found.refresh()
+    assert found.weigher()(64, 1, NEW * moments.SECOND)[0] == 2 * ONE
 
 
 def test_fixed_weights_need_no_document():
