@@ -140,9 +140,10 @@ class Endpoint:
         else:
             exposition = self._selected(published, wanted, self._render)
         headers: tuple[tuple[str, str], ...] = (('Vary', 'Accept-Encoding'),)
-        body = exposition.text
         if request.accepts_gzip():
             headers, body = (('Content-Encoding', 'gzip'), *headers), exposition.gzipped
+        else:
+            body = exposition.text
         return web.Response(body=body, content_type=self._content_type, headers=headers)
 
     def _wanted(self, request: web.Request) -> frozenset[str] | None:

@@ -38,22 +38,41 @@ class Labels:
     """Names and values that identify a series; compared by identity.
 
     One object serves all series of its resource for as long as the definition
-    of that resource lives, so an output may keep what it made of it.
+    of that resource lives, so an output keeps in ``written`` what it made of it.
     """
 
-    pairs: tuple[tuple[str, str], ...]
+    names: tuple[str, ...]
+    values: tuple[str, ...]
+    written: str | None = dataclasses.field(default=None, init=False, repr=False)
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Each name with its value."""
+        return tuple(zip(self.names, self.values, strict=True))
 
     def extended(self, **more: str) -> 'Labels':
         """Return these labels followed by more of them."""
-        return Labels((*self.pairs, *more.items()))
+        return Labels(_once((*self.names, *more)), (*self.values, *more.values()))
 
     @classmethod
     def of(cls, **labels: str) -> 'Labels':
         """Return the labels given by name."""
-        return cls(tuple(labels.items()))
+        return cls(_once(tuple(labels)), tuple(labels.values()))
+
+    def write(self, text: str) -> str:
+        """Keep what an output made of these labels, and return it."""
+        # No part of the value, and the same whoever makes it.
+        object.__setattr__(self, 'written', text)
+        return text
 
 
-NO_LABELS = Labels(())
+@functools.cache
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return one object for equal names: there are a few of them for many thousands of labels."""
+    return names
+
+
+NO_LABELS = Labels((), ())
 
 
 class Kind(enum.Enum):

@@ -117,6 +117,8 @@ def _zeros(found: Any) -> Any:
     """Return the same figures, all of them zero, and nothing active; inside of them too."""
     if type(found) in (int, float):
         return 0
+    if isinstance(found, model.Labels):
+        return found
     if isinstance(found, tuple):
         return tuple(_zeros(each) if dataclasses.is_dataclass(each) else each for each in found)
     if dataclasses.is_dataclass(found):

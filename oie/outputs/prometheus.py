@@ -13,8 +13,8 @@
 """Samples → Prometheus' text format 0.0.4, names literally as they are.
 
 Rendered once per cycle; a scrape writes the ready bytes. The text of a label
-set is kept for as long as its object is in use, because most of a line is
-labels that do not change.
+set is kept with its object, because most of a line is labels that do not
+change.
 """
 
 from collections.abc import Iterable
@@ -35,6 +35,8 @@ CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 # than they save bytes.
 GZIP_LEVEL = 1
 _GZIP_WINDOW = 31
+# Of 200 instances it is less; more is as large as all else that a cycle of a network node keeps.
+_MOST_PLAIN = 2 * 2**20
 
 Values = list[float | int]
 
@@ -49,21 +51,28 @@ _TYPES = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Exposition:
-    """The bytes of one cycle, ready to be written."""
+    """The bytes of one cycle, ready to be written.
 
-    text: bytes = b''
+    ``plain`` is None where that is long: Prometheus always takes the other one.
+    """
+
+    plain: bytes | None = b''
     gzipped: bytes = b''
     series: int = 0
 
+    @property
+    def text(self) -> bytes:
+        """The exposition as it is, not compressed."""
+        if self.plain is not None:
+            return self.plain
+        return zlib.decompress(self.gzipped, _GZIP_WINDOW)
+
 
 class Renderer:
-    """Writes families down; keeps the text of label sets between cycles."""
+    """Writes families down; the text of label sets is kept with them between cycles."""
 
     def __init__(self) -> None:
-        self._texts: dict[model.Labels, str] = {}
-        # Those of the last cycle, while the next is written down.
-        self._known: dict[model.Labels, str] = {}
-        # Those of each column of labels of one cycle, by its id; families share columns.
+        # The texts of each column of labels of one cycle, by its id; families share columns.
         self._columns: dict[int, tuple[list[str], frozenset[str]]] = {}
         self._failures = failures.LastingFailures(LOG)
         self._doubled: frozenset[str] = frozenset()
@@ -73,21 +82,25 @@ class Renderer:
 
         Name by name, so that the lines of only one are in memory beside the bytes.
         """
-        text, gzipped = io.BytesIO(), io.BytesIO()
+        gzipped = io.BytesIO()
+        plain: io.BytesIO | None = io.BytesIO()
         compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
         series = 0
-        self._known, self._texts = self._texts, {}
         doubled: dict[str, str] = {}
         for group in _by_name(families).values():
             lines = self._lines(group, doubled)
             series += len(lines)
             block = (_header(group[0].meter) + ''.join(lines)).encode('utf-8', 'replace')
-            text.write(block)
             gzipped.write(compressor.compress(block))
+            if plain is not None and plain.tell() + len(block) <= _MOST_PLAIN:
+                plain.write(block)
+            else:
+                plain = None
         gzipped.write(compressor.flush())
-        self._known, self._columns = {}, {}
+        self._columns = {}
         self._report(doubled)
-        return Exposition(text.getvalue(), gzipped.getvalue(), series)
+        text = None if plain is None else plain.getvalue()
+        return Exposition(text, gzipped.getvalue(), series)
 
     def _lines(self, group: list[model.Family], doubled: dict[str, str]) -> list[str]:
         """Return the lines of one name; of two with equal labels only the first.
@@ -115,19 +128,11 @@ class Renderer:
         """Return the text of each label set, and once more those that differ."""
         found = self._columns.get(id(column))
         if found is None:
-            texts = self._label_texts(column)
+            # A label set of an earlier cycle, or of another column, has its text already.
+            texts = [
+                _write(labels) if labels.written is None else labels.written for labels in column
+            ]
             found = self._columns[id(column)] = (texts, frozenset(texts))
-        return found
-
-    def _label_texts(self, column: list[model.Labels]) -> list[str]:
-        """Return the text of each label set, that of the last cycle if it was there."""
-        texts, known = self._texts, self._known
-        found = []
-        for labels in column:
-            text = texts.get(labels)
-            if text is None:
-                text = texts[labels] = known.get(labels) or _labels(labels)
-            found.append(text)
         return found
 
     def _report(self, doubled: dict[str, str]) -> None:
@@ -153,12 +158,12 @@ def _by_name(families: Iterable[model.Family]) -> dict[str, list[model.Family]]:
     return found
 
 
-def _labels(labels: model.Labels) -> str:
-    if not labels.pairs:
-        return ''
+def _write(labels: model.Labels) -> str:
+    if not labels.names:
+        return labels.write('')
     pairs = ','.join(f'{name}="{_escape(value)}"' for name, value in labels.pairs)
     # Here, not only at the end: two texts must not become equal after the comparison.
-    return f'{{{pairs}}}'.encode('utf-8', 'replace').decode()
+    return labels.write(f'{{{pairs}}}'.encode('utf-8', 'replace').decode())
 
 
 def _escape(value: str) -> str:

@@ -29,7 +29,7 @@ from oie.sources import links
 from oie.sources import netlink_client
 
 # Labels that thousands of devices share.
-_FAMILIES = (('family', 'ipv4'), ('family', 'ipv6'))
+_FAMILIES = ('ipv4', 'ipv6')
 _MOST_SIZES = 256
 
 Addresses = Mapping[int, tuple[str, ...]]
@@ -146,7 +146,7 @@ def address_infos(
     """Return the labels of a device with each of its addresses."""
     return tuple(
         [
-            model.Labels((*labels.pairs, ('address', text), _FAMILIES[_is_ipv6(text)]))
+            labels.extended(address=text, family=_FAMILIES[_is_ipv6(text)])
             for text in addresses or ()
         ]
     )
@@ -154,12 +154,12 @@ def address_infos(
 
 def info(labels: model.Labels, mac: str, mtu: int | None) -> model.Labels:
     """Return the labels of a device with what it is."""
-    return model.Labels((*labels.pairs, ('mac', mac), _of_mtu(mtu)))
+    return labels.extended(mac=mac, mtu=_of_mtu(mtu))
 
 
 @functools.lru_cache(_MOST_SIZES)
-def _of_mtu(mtu: int | None) -> tuple[str, str]:
-    return 'mtu', '' if mtu is None else str(mtu)
+def _of_mtu(mtu: int | None) -> str:
+    return '' if mtu is None else str(mtu)
 
 
 def _addresses(messages: Sequence[bytes]) -> Addresses:

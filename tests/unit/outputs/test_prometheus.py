@@ -17,6 +17,7 @@ import gzip
 import logging
 import math
 import struct
+import sys
 
 import hypothesis
 from hypothesis import strategies as st
@@ -263,11 +264,28 @@ def test_a_lasting_duplicate_is_logged_when_it_starts_and_when_it_ends(twice, ca
 # --- what is kept between cycles --------------------------------------------
 
 
-def test_labels_are_written_anew_for_each_object_and_forgotten_with_it():
-    renderer, kept, gone = prometheus.Renderer(), model.Labels.of(a='1'), model.Labels.of(a='2')
-    renderer.render([model.Family.of(GAUGE, [(kept, 1), (gone, 2)])])
-    renderer.render([model.Family.of(GAUGE, [(kept, 1)])])
-    assert list(renderer._texts) == [kept]
+def test_text_of_labels_is_made_once_and_kept_with_them_alone():
+    renderer, labels = prometheus.Renderer(), model.Labels.of(a='1')
+    references = sys.getrefcount(labels)
+    renderer.render([model.Family.of(GAUGE, [(labels, 1)])])
+    text = labels.written
+    renderer.render([model.Family.of(GAUGE, [(labels, 1), (model.Labels.of(a='2'), 2)])])
+    assert text == '{a="1"}'
+    assert labels.written is text
+    assert sys.getrefcount(labels) == references
+
+
+def test_long_text_is_kept_compressed_alone(monkeypatch):
+    monkeypatch.setattr(prometheus, '_MOST_PLAIN', 1000)
+    few, many = (
+        [(model.Labels.of(a=str(number)), number) for number in range(count)]
+        for count in (10, 1000)
+    )
+    short, whole = (rendered(model.Family.of(GAUGE, samples)) for samples in (few, many))
+    assert short.plain == short.text == gzip.decompress(short.gzipped)
+    assert whole.plain is None
+    assert whole.text == gzip.decompress(whole.gzipped)
+    assert (len(parsed(whole)), whole.series) == (1000, 1000)
 
 
 def test_the_same_families_give_the_same_bytes():
