@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import functools
+import hashlib
 
 from oie import model
 from oie.config import netns_settings
@@ -28,6 +29,8 @@ from oie.sources import device_addresses
 from oie.sources import links
 from oie.sources import netlink_client
 
+# Two different answers have one digest once in the age of the universe.
+_DIGEST_BYTES = 16
 # Labels that thousands of devices share.
 _FAMILIES = ('ipv4', 'ipv6')
 _MOST_SIZES = 256
@@ -58,8 +61,8 @@ class Known:
     uuid: str
     # By the beginnings of the messages.
     devices: dict[bytes, _Seen] = dataclasses.field(default_factory=dict)
-    # The messages about addresses, and what they say.
-    address_messages: Sequence[bytes] = ()
+    # A digest of the messages about addresses, and what they say.
+    address_digest: bytes = b''
     addresses: Addresses = dataclasses.field(default_factory=dict)
 
 
@@ -119,9 +122,10 @@ class DeviceReader:
         """
         kind, least = device_addresses.RTM_NEWADDR, device_addresses.FIXED.size
         messages = client.dump(request, kind, least, bytes)
-        if messages != known.address_messages:
+        digest = hashlib.blake2b(b''.join(messages), digest_size=_DIGEST_BYTES).digest()
+        if digest != known.address_digest:
             known.addresses = _addresses(messages)
-            known.address_messages = messages
+            known.address_digest = digest
         return known.addresses
 
     def _look_at(
