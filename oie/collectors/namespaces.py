@@ -40,7 +40,8 @@ _CODES = {word: code for code, word in enumerate(OPERSTATES)}
 # Why a namespace is skipped, and which of its parts may fail. All of them are present from the
 # start, so that increase() sees the first one.
 REASONS = (
-    *('deadline', 'failed', 'name', 'not_a_namespace', 'refused', 'stale', 'symlink', 'vanished'),
+    *('deadline', 'failed', 'name', 'no_id', 'not_a_namespace', 'refused', 'stale', 'symlink'),
+    'vanished',
 )
 PARTS = ('addresses', 'conntrack', 'links', 'snmp', 'snmp6', 'sockstat')
 _WHOLE = 'pass'
