@@ -204,7 +204,7 @@ def test_what_an_unplugged_vcpu_used_is_known_after_a_restart_and_without_export
 ) -> None:
     """A guest without an operating system lets no vCPU go: the file is told that one went."""
     (guest,) = guests()
-    guest.pause()  # its counters stand still
+    guest.pause()  # its vCPUs stand still, QEMU goes on
 
     with exporters.Exporter(libvirtd.uri) as exporter:
         (before,) = _entries(exporter, guest)
@@ -219,7 +219,7 @@ def test_what_an_unplugged_vcpu_used_is_known_after_a_restart_and_without_export
 
     assert kept[guest.uuid]['vcpus']['0']['time_ns'] == [0, before['cpu']]
     assert [alone['cpu'], after['cpu']] == [before['cpu'] + 7_000_000] * 2
-    assert [alone['cpu_total'], after['cpu_total']] == [before['cpu_total']] * 2
+    assert before['cpu_total'] <= alone['cpu_total'] <= after['cpu_total']
 
 
 def test_renamed_guest_has_one_name_only(
