@@ -172,7 +172,9 @@ def test_the_same_holds_for_the_exporter_over_tls_while_passwords_are_guessed(
     reasons = {
         one.labels['reason'] for one in scrape.of('oie_exporter_http_dropped_total') if one.value
     }
-    assert {'head_timeout', 'handshake_timeout', 'too_many_connections'} <= reasons
+    # Where connections come fast the oldest make room before their time is over.
+    assert 'too_many_connections' in reasons
+    assert reasons & {'head_timeout', 'handshake_timeout'}
     assert log.count('\n') < 50
     assert 'Traceback' not in log
 
